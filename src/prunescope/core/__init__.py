@@ -1,0 +1,1 @@
+"""Words shared by every layer: values, masks, names, seeds and safe files."""

@@ -1,0 +1,1 @@
+"""Images as uint8, decoded once: where they come from, how they are split, batched and augmented."""

@@ -1,0 +1,1 @@
+"""Running networks: one guarded pass over data for all probes, training, gradients."""

@@ -1,0 +1,1 @@
+"""Distances and statistics: numpy in, numpy out. Knows nothing of networks."""

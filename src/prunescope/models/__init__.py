@@ -1,0 +1,1 @@
+"""Networks by name, their layers, and their weights on disk."""

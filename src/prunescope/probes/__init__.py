@@ -1,0 +1,1 @@
+"""What is measured on a checkpoint. A probe is one file: options, a gatherer, a record."""

@@ -1,0 +1,121 @@
+"""The probe protocol, and the one function that runs probes on a network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.registry import Registry
+from prunescope.core.types import Record
+from prunescope.data.split import NAMES, Dataset, Split
+from prunescope.engine.sweep import Gatherer, sweep
+from prunescope.engine.untouched import untouched
+
+#: Probes by name. Register a frozen dataclass that subclasses `Probe`.
+probes: Registry[type[Probe]] = Registry("probe", group="prunescope.probes")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a probe is asked about.
+
+    Attributes:
+        model: in eval mode, frozen; must not be changed.
+        data: all splits. Records describe `test`; `train` and `val` are there to fit and choose.
+        reference: the `performance` record of the dense network that this one is compared with; None for a network
+            that is its own reference.
+        seed: for the probe's own randomness (pass it to `core.seeds`).
+        device: where the model is.
+    """
+
+    model: nn.Module
+    data: Dataset
+    reference: Record | None = None
+    seed: int = 0
+    device: torch.device | str = "cpu"
+
+
+class Probe(ABC):
+    """Options of one way to measure. Subclass as a frozen dataclass, register, implement `start`.
+
+    Class attributes:
+        distances: {array name in the record: family of distances in `prunescope.metrics`}, applied by drift.
+        needs_concepts: only offered on data with concept labels.
+        needs_reference: the record depends on the dense network's predictions (`Subject.reference`).
+        summary: one line for `prunescope list probes`.
+    """
+
+    name: ClassVar[str]
+    distances: ClassVar[Mapping[str, str]] = {}
+    needs_concepts: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def start(self, subject: Subject) -> Gatherer:
+        """A gatherer for one sweep. Refuse here, with a clear error, what cannot be measured."""
+
+    def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
+        """The record of this probe alone. A probe that cannot stream overrides this and `streams`."""
+        return measure(
+            subject.model, {self.name: self}, subject.data,
+            reference=subject.reference, seed=subject.seed, batch_size=batch_size, device=subject.device,
+        )[self.name]  # fmt: skip
+
+    @property
+    def streams(self) -> bool:
+        """Whether one pass over the data is enough; False when `measure` is overridden."""
+        return type(self).measure is Probe.measure
+
+
+def measure(
+    model: nn.Module,
+    wanted: Mapping[str, Probe],
+    data: Dataset,
+    *,
+    reference: Record | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] | None = None,
+) -> dict[str, Record]:
+    """Run several probes on one network in one pass over the data.
+
+    Args:
+        wanted: {key: probe}; the records come back under the same keys.
+        reference: the dense network's `performance` record, for probes that ask about its predictions.
+
+    Returns:
+        {key: Record}. The model's weights, buffers, mode, hooks and the global RNG are as before.
+    """
+    model.to(device)
+    subject = Subject(model, data, reference, seed, device)
+    for key, probe in wanted.items():
+        if probe.needs_concepts and data.concept_bank is None and data.train.concepts is None:
+            raise PrunescopeError(
+                f"probe {key!r} needs concept labels, and data {data.name!r} has none; "
+                "give a class x concept table, folders of examples, or leave the probe out"
+            )
+    with untouched(model):
+        alone = {
+            key: probe.measure(subject, batch_size=batch_size) for key, probe in wanted.items() if not probe.streams
+        }
+        gatherers = {key: probe.start(subject) for key, probe in wanted.items() if probe.streams}
+        found = sweep(
+            model, _splits(data), list(gatherers.values()), batch_size=batch_size, device=device, on_batch=on_batch
+        )  # fmt: skip
+    together = dict(zip(gatherers, found, strict=True))
+    return {key: alone[key] if key in alone else together[key] for key in wanted}
+
+
+def _splits(data: Dataset) -> dict[str, Split]:
+    splits = {name: data[name] for name in NAMES}
+    if data.concept_bank is not None:
+        splits["concepts"] = data.concept_bank
+    return splits

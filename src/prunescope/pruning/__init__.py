@@ -1,0 +1,1 @@
+"""Scores, cuts, schedules and rounds: a recipe turns a dense checkpoint into tickets."""
