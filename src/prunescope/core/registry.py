@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
@@ -21,11 +23,18 @@ class Registry(Mapping[str, T], Generic[T]):
     1
     """
 
-    def __init__(self, kind: str, group: str | None = None) -> None:
+    def __init__(self, kind: str, group: str | None = None, package: str | None = None) -> None:
+        """A registry of parts called `kind` in messages.
+
+        Args:
+            group: entry point group in which other packages offer parts.
+            package: our own package of parts; all its modules are imported at first use, so a new file is enough.
+        """
         self.kind = kind
         self.group = group
+        self.package = package
         self._parts: dict[str, T] = {}
-        self._plugins_loaded = group is None
+        self._complete = False
 
     def register(self, name: str) -> Callable[[P], P]:
         """Decorator: file the class or function under `name`. Two different parts may not share a name."""
@@ -44,29 +53,32 @@ class Registry(Mapping[str, T], Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        self._load_plugins()
+        self._load()
         try:
             return self._parts[name]
         except KeyError:
             raise choices(self.kind, name, self._parts) from None
 
     def __contains__(self, name: object) -> bool:
-        self._load_plugins()
+        self._load()
         return name in self._parts
 
     def __iter__(self) -> Iterator[str]:
-        self._load_plugins()
+        self._load()
         return iter(sorted(self._parts))
 
     def __len__(self) -> int:
-        self._load_plugins()
+        self._load()
         return len(self._parts)
 
-    def _load_plugins(self) -> None:
-        """Import third parties' parts once, at first use, so that `import prunescope` stays fast."""
-        if self._plugins_loaded:
+    def _load(self) -> None:
+        """Import our own and third parties' parts once, at first use, so that `import prunescope` stays fast."""
+        if self._complete:
             return
-        self._plugins_loaded = True
-        assert self.group is not None
-        for entry in entry_points(group=self.group):
-            self.register(entry.name)(entry.load())
+        self._complete = True
+        if self.package is not None:
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+        if self.group is not None:
+            for entry in entry_points(group=self.group):
+                self.register(entry.name)(entry.load())

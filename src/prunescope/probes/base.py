@@ -18,7 +18,7 @@ from prunescope.engine.sweep import Gatherer, sweep
 from prunescope.engine.untouched import untouched
 
 #: Probes by name. Register a frozen dataclass that subclasses `Probe`.
-probes: Registry[type[Probe]] = Registry("probe", group="prunescope.probes")
+probes: Registry[type[Probe]] = Registry("probe", group="prunescope.probes", package="prunescope.probes")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,90 @@
+"""Progress bars for a run, and its closing words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from prunescope.study.execute import Event, Outcome
+from prunescope.study.plan import Plan
+
+
+class Live:
+    """Draws the events of `execute`: one bar for the study, one for every cell at work. Plain lines when not a terminal."""
+
+    def __init__(self, console: Console, plan: Plan, *, quiet: bool = False) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(), console=console, transient=True, disable=quiet or not console.is_terminal,
+        )  # fmt: skip
+        self._lines = not quiet and not console.is_terminal
+        self._labels: dict[str, str] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._done = 0
+        self._total = len(plan.cells)
+        self._all = self._progress.add_task("[bold]study", total=self._total, unit="cells")
+
+    def __enter__(self) -> Live:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Draw one event."""
+        draw = {
+            "started": self._started, "progress": self._advance, "done": self._finish,
+            "failed": self._fail, "skipped": self._end, "warning": self._warn,
+        }  # fmt: skip
+        draw[event.what](event)
+
+    def cached(self, count: int) -> None:
+        """Count the cells that were done before."""
+        self._done += count
+        self._progress.update(self._all, completed=self._done)
+
+    def _started(self, event: Event) -> None:
+        self._labels[event.folder] = event.label
+        self._bars[event.folder] = self._progress.add_task(f"  {event.label}", total=None, unit="")
+
+    def _advance(self, event: Event) -> None:
+        if event.folder in self._bars:
+            self._progress.update(
+                self._bars[event.folder], completed=round(event.at), total=round(event.total), unit=event.unit
+            )
+
+    def _finish(self, event: Event) -> None:
+        self._end(event)
+        if self._lines and event.folder in self._labels:
+            self._console.print(
+                f"[{self._done}/{self._total}] {self._labels[event.folder]}", markup=False, highlight=False
+            )
+
+    def _fail(self, event: Event) -> None:
+        self._end(event)
+        self._console.print(f"failed: {event.label}: {event.message}", style="red", markup=False)
+
+    def _warn(self, event: Event) -> None:
+        self._console.print(f"warning: {event.message}", style="yellow", markup=False)
+
+    def _end(self, event: Event) -> None:
+        self._done += 1
+        if event.folder in self._bars:
+            self._progress.remove_task(self._bars.pop(event.folder))
+        self._progress.update(self._all, completed=self._done)
+
+
+def summary(console: Console, outcome: Outcome, page: Path) -> None:
+    """What was computed, what failed, where the report is."""
+    parts = [f"{len(outcome.computed)} cells computed", f"{len(outcome.cached)} found done"]
+    if outcome.failed:
+        parts.append(f"[red]{len(outcome.failed)} failed, {len(outcome.skipped)} skipped because of them[/red]")
+    console.print(", ".join(parts))
+    console.print(f"report: {page}", style="bold", soft_wrap=True, markup=False)

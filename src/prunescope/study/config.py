@@ -1,0 +1,271 @@
+"""`study.yaml`: what a study may say, read with all its mistakes reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from prunescope.core.configure import canonical, configure, named, split_spec
+from prunescope.core.errors import PrunescopeError, choices
+from prunescope.engine.training import Training
+from prunescope.probes.base import Probe, probes
+from prunescope.pruning.recipe import Recipe
+from prunescope.pruning.scoring import criteria
+
+T = TypeVar("T")
+ControlKind = Literal["random", "dense", "reinit", "unretrained"]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Which seeds: every one gets a dense network; a subset gets tickets. The other dense ones are the noise floor."""
+
+    dense: tuple[int, ...] = (0, 1, 2)
+    tickets: tuple[int, ...] = (0, 1)
+
+    def __post_init__(self) -> None:
+        if not self.dense or not set(self.tickets) <= set(self.dense):
+            raise PrunescopeError(f"ticket seeds {self.tickets} must be among the dense seeds {self.dense}")
+        if len(set(self.dense)) < len(self.dense) or len(set(self.tickets)) < len(self.tickets):
+            raise PrunescopeError("a seed is listed twice")
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Tickets that should be worse, and a dense network trained as long.
+
+    Attributes:
+        kinds: `random` (a random mask with the ticket's per-layer densities), `dense` (nothing cut, retrained as
+            long), `reinit` (the ticket's mask, a new initialisation), `unretrained` (cut, not retrained).
+        recipes: names of the recipes that are controlled; None: the first one.
+        rounds: at which rounds; None: all.
+    """
+
+    kinds: tuple[ControlKind, ...] = ("random", "dense")
+    recipes: tuple[str, ...] | None = None
+    rounds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How cells are run; none of it is part of a cell's key.
+
+    Attributes:
+        threads: CPU threads per worker process. Results are bit-identical only at equal thread counts.
+        device: `auto`, `cpu`, `cuda` ...
+        batch_size: images per batch when measuring.
+        pictures: test images kept in the store for the report's gallery, chosen by seed.
+    """
+
+    threads: int = 1
+    device: str = "auto"
+    batch_size: int = 256
+    pictures: int = 200
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.batch_size < 1 or self.pictures < 0:
+            raise PrunescopeError("threads and batch_size must be at least 1, pictures at least 0")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything a study is. Immutable; `as_mapping` gives back what `read_study` read."""
+
+    name: str
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    training: Training = field(default_factory=Training)
+    seeds: Seeds = field(default_factory=Seeds)
+    recipes: tuple[Recipe, ...] = ()
+    controls: Controls = field(default_factory=Controls)
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    execution: Execution = field(default_factory=Execution)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain data for `study.yaml`: options at their defaults are left out."""
+        shown: dict[str, Any] = {"name": self.name, "data": dict(self.data), "model": dict(self.model)}
+        for part in ("training", "seeds", "controls", "execution"):
+            if options := canonical(getattr(self, part)):
+                shown[part] = options
+        shown["recipes"] = [_recipe_mapping(recipe, self.training) for recipe in self.recipes]
+        shown["probes"] = [{"as": key, **canonical(probe)} for key, probe in self.probes.items()]
+        return shown
+
+
+def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Study:
+    """A study from a YAML file, YAML text or a mapping, with `key.sub=value` overrides applied.
+
+    Raises:
+        PrunescopeError: all problems at once, one line each.
+    """
+    raw = _load(source)
+    for override in overrides:
+        _override(raw, override)
+    allowed = [item.name for item in fields(Study)]
+    problems: list[str] = []
+    for key in raw:
+        if key not in allowed:
+            problems.append(str(choices("key", key, allowed, "the study")))
+    for key in ("name", "data", "model"):
+        if key not in raw:
+            problems.append(f"{key}: required")
+
+    def attempt(make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except PrunescopeError as error:
+            problems.append(str(error))
+            return None
+
+    name = attempt(lambda: _name(raw.get("name", "study")))
+    data = attempt(lambda: _spec(raw.get("data", "shapes"), "data"))
+    model = attempt(lambda: _spec(raw.get("model", "small_cnn"), "model"))
+    training = attempt(lambda: configure(Training, _mapping(raw, "training"), "training"))
+    seeds = attempt(lambda: configure(Seeds, _seeds(raw.get("seeds", {})), "seeds"))
+    controls = attempt(lambda: configure(Controls, _controls(raw.get("controls", {})), "controls"))
+    execution = attempt(lambda: configure(Execution, _mapping(raw, "execution"), "execution"))
+    recipes = [
+        attempt(lambda spec=spec, i=i: _recipe(spec, training or Training(), f"recipes[{i}]"))  # type: ignore[misc]
+        for i, spec in enumerate(_sequence(raw, "recipes", problems))
+    ]
+    wanted = attempt(lambda: _probes(_sequence(raw, "probes", problems)))
+    known = [recipe.name for recipe in recipes if recipe]
+    for twice in sorted({recipe for recipe in known if known.count(recipe) > 1}):
+        problems.append(f"recipes: the name {twice!r} is used twice")
+    if controls and controls.recipes and not problems:
+        problems += [str(choices("recipe", c, known, "controls.recipes")) for c in controls.recipes if c not in known]
+    if problems:
+        raise PrunescopeError("\n".join(problems))
+    return Study(  # type: ignore[arg-type]
+        name, data, model, training, seeds, tuple(recipes), controls, wanted, execution
+    )
+
+
+def _load(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(source, Mapping):
+        raw: Any = yaml.safe_load(yaml.safe_dump(dict(source)))  # a deep copy, and proof that it is plain data
+    else:
+        if isinstance(source, Path) and not source.is_file():
+            raise PrunescopeError(f"no study file at {source}")
+        text = source.read_text() if isinstance(source, Path) else source
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PrunescopeError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise PrunescopeError(f"a study is a mapping with name, data, model, recipes ...; got {type(raw).__name__}")
+    return raw
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Apply `a.b.c=value` in place; values are YAML, list items are numbered: `recipes.0.schedule.rounds=3`."""
+    path, found, value = text.partition("=")
+    if not found or not path:
+        raise PrunescopeError(f"--set expects key=value, got {text!r}")
+    *parents, last = path.split(".")
+    here: Any = raw
+    for key in parents:
+        if isinstance(here, list):
+            if not key.isdigit() or int(key) >= len(here):
+                raise PrunescopeError(f"--set {text}: there is no item {key!r}; the list has {len(here)} items from 0")
+            here = here[int(key)]
+            continue
+        if isinstance(here.get(key), str):
+            here[key] = {"name": here[key]}
+        here = here.setdefault(key, {})
+        if not isinstance(here, (dict, list)):
+            raise PrunescopeError(f"--set {text}: {key!r} is {here!r}, not a mapping")
+    if isinstance(here, list):
+        raise PrunescopeError(f"--set {text}: {last!r} cannot be set on a list")
+    here[last] = yaml.safe_load(value)
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, dict):
+        raise PrunescopeError(f"{key}: expected a mapping of options, got {value!r}")
+    return value
+
+
+def _sequence(raw: Mapping[str, Any], key: str, problems: list[str]) -> list[Any]:
+    value = raw.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        problems.append(f"{key}: expected a list, got {value!r}")
+        return []
+    return value
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not name or set(name) & set("/\\\0") or name.startswith("."):
+        raise PrunescopeError(f"name: expected a word that can name a folder, got {name!r}")
+    return name
+
+
+def _spec(value: object, where: str) -> dict[str, Any]:
+    name, options = split_spec(value, where)
+    return {"name": name, **options}
+
+
+def _seeds(value: object) -> dict[str, Any]:
+    """`3`, `[0, 1, 2]` or `{dense: 3, tickets: [0, 1]}`; a number n means the seeds 0 .. n-1."""
+    given = dict(value) if isinstance(value, Mapping) else {"dense": value}
+    for key in ("dense", "tickets"):
+        if isinstance(given.get(key), int) and not isinstance(given[key], bool):
+            given[key] = list(range(given[key]))
+    if "dense" in given and "tickets" not in given and isinstance(given["dense"], list):
+        given["tickets"] = given["dense"][: len(Seeds().tickets)]
+    return given
+
+
+def _controls(value: object) -> dict[str, Any]:
+    """`[random, dense]`, `none`, or the full mapping."""
+    if value in (None, "none", False):
+        return {"kinds": []}
+    return {"kinds": value} if isinstance(value, list) else dict(value)  # type: ignore[call-overload,no-any-return]
+
+
+def _recipe(spec: object, dense: Training, where: str) -> Recipe:
+    if not isinstance(spec, Mapping):
+        raise PrunescopeError(f"{where}: expected a mapping with name, criterion, schedule ...; got {spec!r}")
+    options = dict(spec)
+    if "criterion" in options:
+        options["criterion"] = named(criteria, options["criterion"], f"{where}.criterion")
+    changed = options.pop("training", None)
+    recipe = configure(Recipe, options, where)
+    if changed is None:
+        return recipe
+    if not isinstance(changed, Mapping):
+        raise PrunescopeError(f"{where}.training: expected a mapping of options, got {changed!r}")
+    base = {item.name: getattr(dense, item.name) for item in fields(Training)}
+    return replace(recipe, training=configure(Training, {**base, **changed}, f"{where}.training"))
+
+
+def _recipe_mapping(recipe: Recipe, dense: Training) -> dict[str, Any]:
+    shown: dict[str, Any] = canonical(recipe)
+    shown.pop("training", None)
+    if recipe.training is not None:  # told as what differs from the dense training, which is how it is read
+        pairs = {item.name: getattr(recipe.training, item.name) for item in fields(Training)}
+        shown["training"] = {key: canonical(value) for key, value in pairs.items() if value != getattr(dense, key)}
+    return {"name": recipe.name, **{key: value for key, value in shown.items() if key != "name"}}
+
+
+def _probes(specs: list[Any]) -> dict[str, Probe]:
+    """{key: probe}: the key is `as`, or the probe's name. `performance` is always there: drift needs it."""
+    found: dict[str, Probe] = {}
+    for i, spec in enumerate(specs):
+        spec = dict(spec) if isinstance(spec, Mapping) else spec
+        key = spec.pop("as", None) if isinstance(spec, dict) else None
+        probe = named(probes, spec, f"probes[{i}]")
+        key = key or probe.name
+        if key in found:
+            raise PrunescopeError(f"probes[{i}]: {key!r} is listed twice; give one of them another name with `as:`")
+        found[key] = probe
+    if "performance" not in found:
+        found = {"performance": probes["performance"](), **found}
+    return found

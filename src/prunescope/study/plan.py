@@ -1,0 +1,242 @@
+"""From a study to its cells: what is to be computed, from what, and under which key it is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from prunescope.core.configure import canonical
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.files import sha256
+from prunescope.pruning.recipe import Recipe
+from prunescope.study.config import Study
+
+#: Raise when the meaning of stored artifacts changes; all keys change with it.
+FORMAT = 1
+
+Kind = Literal["data", "train", "prune", "retrain", "probe"]
+Role = Literal["dense", "ticket", "random", "dense-control", "reinit", "unretrained"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One artifact to be made from others.
+
+    Attributes:
+        kind: `data`, `train`, `prune`, `retrain` or `probe`.
+        params: canonical JSON-able parameters; defaults are left out.
+        parents: {role: cell}.
+        label: for people; not part of the key.
+    """
+
+    kind: Kind
+    params: Mapping[str, Any]
+    parents: Mapping[str, Cell] = field(default_factory=dict)
+    label: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits: a hash of kind, parameters, the parents' keys and the format version."""
+        parts = [FORMAT, self.kind, self.params, {role: parent.key for role, parent in self.parents.items()}]
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder in the store."""
+        return f"{self.kind}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint on the report's curves: where it stands in the study and where its records are.
+
+    Attributes:
+        role: `dense`, `ticket` or a control.
+        recipe: name; empty for the dense networks.
+        round: 0 for dense.   density: asked for, in (0, 1].
+        checkpoint: folder of the cell that made it.
+        probes: {probe key: folder of its record}.
+        reference: folder -> of the dense checkpoint it is compared with.
+        reference_probes: {probe key: folder of the reference's record}.
+    """
+
+    role: Role
+    recipe: str
+    seed: int
+    round: int
+    density: float
+    checkpoint: str
+    probes: Mapping[str, str]
+    reference: str
+    reference_probes: Mapping[str, str]
+
+
+@dataclass(eq=False)
+class Plan:
+    """All cells of a study, parents before children, and the points and floor pairs that the report draws."""
+
+    study: Study
+    cells: dict[str, Cell] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    floor: list[Point] = field(default_factory=list)
+
+    def add(self, cell: Cell) -> Cell:
+        """The cell as planned: an equal one that is there already wins."""
+        return self.cells.setdefault(cell.folder, cell)
+
+    def children(self) -> dict[str, list[Cell]]:
+        """{folder: cells that need it}."""
+        found: dict[str, list[Cell]] = {folder: [] for folder in self.cells}
+        for cell in self.cells.values():
+            for parent in cell.parents.values():
+                found[parent.folder].append(cell)
+        return found
+
+
+def make_plan(study: Study) -> Plan:
+    """Expand a study: dense networks per seed, the rounds of every recipe, controls, and probes on each checkpoint."""
+    plan = Plan(study)
+    data = plan.add(Cell("data", _data_params(study), {}, "data"))
+    builder = _Builder(plan, data, _model_params(study))
+    dense = {seed: builder.dense(seed) for seed in study.seeds.dense}
+    for seed in study.seeds.dense:
+        plan.points.append(builder.point("dense", "", seed, 0, 1.0, dense[seed], dense[seed]))
+    for reference in study.seeds.dense:
+        for other in study.seeds.dense:
+            if reference < other:
+                plan.floor.append(builder.point("dense", "", other, 0, 1.0, dense[other], dense[reference]))
+    controlled = study.controls.recipes or tuple(recipe.name for recipe in study.recipes[:1])
+    for recipe in study.recipes:
+        for seed in study.seeds.tickets:
+            for step in builder.rounds(recipe, seed, dense[seed]):
+                plan.points.append(builder.point("ticket", recipe.name, seed, *step.place, step.ticket, dense[seed]))
+                if recipe.name in controlled:
+                    for role, cell in builder.controls(recipe, seed, step, dense[seed]):
+                        plan.points.append(builder.point(role, recipe.name, seed, *step.place, cell, dense[seed]))
+    return plan
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    number: int
+    density: float
+    cut: Cell
+    ticket: Cell
+
+    @property
+    def place(self) -> tuple[int, float]:
+        return self.number, self.density
+
+
+class _Builder:
+    """Makes cells of one study and files them in its plan."""
+
+    def __init__(self, plan: Plan, data: Cell, model: Mapping[str, Any]) -> None:
+        self.plan, self.data, self.study, self.model = plan, data, plan.study, model
+
+    def dense(self, seed: int, stop: str | None = None) -> Cell:
+        """Training from the initialisation, to the end or to a rewind point."""
+        params: dict[str, Any] = {"model": self.model, "training": canonical(self.study.training), "seed": seed}
+        if stop is not None:
+            params["stop"] = stop
+        label = f"dense seed {seed}" + (f" until {stop}" if stop else "")
+        return self.plan.add(Cell("train", params, {"data": self.data}, label))
+
+    def rounds(self, recipe: Recipe, seed: int, dense: Cell) -> Iterator[_Round]:
+        ticket = dense
+        for number, density in enumerate(recipe.schedule.densities(), start=1):
+            cut = self.cut(recipe, seed, number, density, ticket)
+            ticket = self.retrain(recipe, seed, number, cut, "ticket")
+            yield _Round(number, density, cut, ticket)
+
+    def cut(self, recipe: Recipe, seed: int, number: int, density: float, previous: Cell) -> Cell:
+        params: dict[str, Any] = {
+            "criterion": canonical(recipe.criterion), "scope": recipe.scope, "density": round(density, 12),
+        }  # fmt: skip
+        if recipe.ignore:
+            params["ignore"] = list(recipe.ignore)
+        if type(recipe.criterion).needs_data or type(recipe.criterion).needs_seed:
+            params["seed"] = [seed, number]
+        label = f"cut to {density:.1%} seed {seed}"
+        return self.plan.add(Cell("prune", params, {"previous": previous, "data": self.data}, label))
+
+    def retrain(self, recipe: Recipe, seed: int, number: int, cut: Cell, role: Role, times: int = 1) -> Cell:
+        """Training under a mask, from where the recipe rewinds to; `times` as many epochs when it does not rewind."""
+        training = recipe.training or self.study.training
+        params: dict[str, Any] = {
+            "training": canonical(training), "seed": seed, "round": number, "rewind": canonical(recipe.rewind),
+        }  # fmt: skip
+        if role != "ticket":
+            params["role"] = role
+        if times != 1:
+            params["times"] = times
+        parents = {"cut": cut, "data": self.data}
+        if recipe.rewind.to in ("init", "late") and role != "reinit":
+            parents["rewind"] = self.dense(seed, "0it" if recipe.rewind.to == "init" else str(recipe.rewind.at))
+        name = recipe.name if role == "ticket" else f"{recipe.name} {role}"
+        return self.plan.add(Cell("retrain", params, parents, f"{name} round {number} seed {seed}"))
+
+    def controls(self, recipe: Recipe, seed: int, step: _Round, dense: Cell) -> Iterator[tuple[Role, Cell]]:
+        """Branches off one round. Without rewinding, a control trains as long as its ticket did in all rounds."""
+        control = self.study.controls
+        if control.rounds is not None and step.number not in control.rounds:
+            return
+        times = 1 if recipe.rewind.to in ("init", "late") else step.number
+        for kind in control.kinds:
+            if kind == "unretrained":
+                yield "unretrained", step.cut
+            elif kind == "reinit":
+                yield "reinit", self.retrain(recipe, seed, step.number, step.cut, "reinit")
+            else:
+                role: Role = "random" if kind == "random" else "dense-control"
+                params = {"control": kind} | ({"seed": [seed, step.number]} if kind == "random" else {})
+                parents = {"ticket": step.cut, "previous": dense, "data": self.data}
+                cut = self.plan.add(Cell("prune", params, parents, f"{kind} mask at {step.density:.1%} seed {seed}"))
+                yield role, self.retrain(recipe, seed, step.number, cut, role, times)
+
+    def point(
+        self, role: Role, recipe: str, seed: int, number: int, density: float, checkpoint: Cell, reference: Cell
+    ) -> Point:
+        """Probe cells of a checkpoint against its dense reference."""
+        own = self.probes(checkpoint, reference)
+        of_reference = own if checkpoint is reference else self.probes(reference, reference)
+        return Point(role, recipe, seed, number, density, checkpoint.folder, own, reference.folder, of_reference)
+
+    def probes(self, checkpoint: Cell, reference: Cell) -> dict[str, str]:
+        found = {}
+        for key, probe in self.study.probes.items():
+            parents = {"checkpoint": checkpoint, "data": self.data}
+            if probe.needs_reference:
+                parents["reference"] = self.performance(reference)
+            label = f"{key} of {checkpoint.label}"
+            found[key] = self.plan.add(Cell("probe", {"probe": canonical(probe)}, parents, label)).folder
+        return found
+
+    def performance(self, checkpoint: Cell) -> Cell:
+        """The record that tells a network's predictions."""
+        probe = next(probe for probe in self.study.probes.values() if probe.name == "performance")
+        parents = {"checkpoint": checkpoint, "data": self.data}
+        return self.plan.add(Cell("probe", {"probe": canonical(probe)}, parents, f"performance of {checkpoint.label}"))
+
+
+def _data_params(study: Study) -> dict[str, Any]:
+    """The data's config without where it lies: moved data is the same data (its fingerprint is checked when read)."""
+    params = {key: canonical(value) for key, value in study.data.items() if key not in ("root", "cache", "storage")}
+    return {"data": params, "pictures": study.execution.pictures}
+
+
+def _model_params(study: Study) -> dict[str, Any]:
+    """The model's config; a weights file counts by its content, not by its path."""
+    params = {key: canonical(value) for key, value in study.model.items() if key != "weights"}
+    if path := study.model.get("weights"):
+        file = Path(str(path)).expanduser()
+        if not file.is_file():
+            raise PrunescopeError(f"model.weights: no file at {path}")
+        params["weights"] = sha256(file)
+    return params

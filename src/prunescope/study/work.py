@@ -1,0 +1,244 @@
+"""What each kind of cell does: stored artifacts in, one new artifact out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunescope import __version__
+from prunescope.core.configure import configure, named
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.mask import Mask
+from prunescope.core.seeds import derive, numpy_generator
+from prunescope.core.types import Record
+from prunescope.data.load import load_data
+from prunescope.data.split import NAMES, Dataset
+from prunescope.data.training_batches import steps_per_epoch, training_batches
+from prunescope.engine.device import pick_device
+from prunescope.engine.steps import Step
+from prunescope.engine.train import fit
+from prunescope.engine.training import Training
+from prunescope.models.checkpoint import Checkpoint
+from prunescope.models.density import effective_density
+from prunescope.models.layers import prunable
+from prunescope.models.zoo import build_model
+from prunescope.probes.base import measure, probes
+from prunescope.pruning.controls import shuffled
+from prunescope.pruning.schedule import Rewind
+from prunescope.pruning.scoring import criteria, cut
+from prunescope.study.config import Study
+from prunescope.study.plan import Cell
+from prunescope.study.records import load_record, save_record
+from prunescope.study.store import Store
+
+#: Called with (units done, units in all, what they are): epochs while training, images while measuring.
+Progress = Callable[[float, float, str], None]
+
+
+class Workshop:
+    """One process's view of a study: its store, its data (loaded once) and its device."""
+
+    def __init__(self, root: Path, study: Study) -> None:
+        self.store = Store(root)
+        self.study = study
+        self.device = pick_device(study.execution.device)
+        self._data: Dataset | None = None
+
+    def make(self, cells: Sequence[Cell], progress: Progress) -> None:
+        """Compute and store one cell, or several probe cells of one checkpoint in one pass. Done? Return."""
+        todo = [cell for cell in cells if not self.store.has(cell)]
+        if not todo:
+            return
+        if todo[0].kind == "probe":
+            self._probe(todo, progress)
+        else:
+            maker = {"data": self._describe, "train": self._train, "prune": self._prune, "retrain": self._retrain}
+            maker[todo[0].kind](todo[0], progress)
+
+    def data(self, cell: Cell) -> Dataset:
+        """The data set, checked against the fingerprint it had when the study began."""
+        if self._data is None:
+            data = load_data(self.study.data)
+            want = json.loads((self.store.path(cell) / "data.json").read_text())["fingerprint"]
+            if data.fingerprint != want:
+                raise PrunescopeError(
+                    f"data {data.name!r} is not what this study began with (fingerprint {data.fingerprint}, not {want}): "
+                    "bring the old data back, or start a new study folder with --out"
+                )
+            self._data = data
+        return self._data
+
+    def _describe(self, cell: Cell, progress: Progress) -> None:
+        """The facts about the data, and the test images that the report may show."""
+        data = load_data(self.study.data)
+        with self._writing(cell) as folder:
+            facts = {
+                "name": data.name, "classes": list(data.classes), "shape": list(data.test.shape),
+                "counts": {name: np.bincount(data[name].labels.numpy(), minlength=len(data.classes)).tolist()
+                           for name in NAMES},
+                "concept_names": list((data.concept_bank or data.train).concept_names),
+                "concept_level": (data.concept_bank or data.train).concept_level,
+                "fingerprint": data.fingerprint, "info": dict(data.info),
+            }  # fmt: skip
+            (folder / "data.json").write_text(json.dumps(facts, indent=1))
+            count = min(cell.params["pictures"], len(data.test))
+            chosen = np.sort(numpy_generator(0, "pictures").permutation(len(data.test))[:count])
+            pictures = data.test.subset(torch.from_numpy(chosen))
+            np.savez(folder / "pictures.npz", ids=pictures.ids, labels=pictures.labels.numpy(),
+                     images=pictures.images[:].numpy())  # fmt: skip
+        self._data = data
+
+    def _train(self, cell: Cell, progress: Progress) -> None:
+        data = self.data(cell.parents["data"])
+        training = configure(Training, cell.params["training"], "training")
+        model = self._model(data, derive(cell.params["seed"], "init"))
+        stop = self._step(cell.params["stop"], training, data) if "stop" in cell.params else None
+        with self._writing(cell) as folder:
+            history = self._fit(cell, model, training, data, progress, seed=cell.params["seed"], stop=stop)
+            Checkpoint.of(model, history=history).save(folder)
+
+    def _prune(self, cell: Cell, progress: Progress) -> None:
+        data = self.data(cell.parents["data"])
+        before = self._checkpoint(cell.parents["previous"])
+        model = before.into(self._model(data, 0))
+        with self._writing(cell) as folder:
+            mask = self._mask(cell, model, before.mask, data)
+            mask.apply_(model)
+            Checkpoint.of(model, mask=mask, round=before.round + 1, info=self._density(model, mask, data)).save(folder)
+
+    def _mask(self, cell: Cell, model: nn.Module, before: Mask | None, data: Dataset) -> Mask:
+        params = cell.params
+        if "control" in params:
+            ticket = self._checkpoint(cell.parents["ticket"]).mask
+            assert ticket is not None
+            if params["control"] == "random":
+                return shuffled(ticket, derive(params["seed"][0], "random mask", params["seed"][1]))
+            return Mask.dense(model, list(ticket))
+        if before is None:
+            before = Mask.dense(model, prunable(model, ignore=tuple(params.get("ignore", ()))))
+        seed = derive(params["seed"][0], "criterion", params["seed"][1]) if "seed" in params else 0
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            return training_batches(data.train, batch_size=128, seed=seed, epoch=0, device=self.device)
+
+        criterion = named(criteria, params["criterion"], "criterion")
+        model.to(self.device)
+        return cut(model, before, criterion, keep=params["density"], scope=params["scope"], batches=batches, seed=seed)
+
+    def _retrain(self, cell: Cell, progress: Progress) -> None:
+        data, params = self.data(cell.parents["data"]), cell.params
+        training = configure(Training, params["training"], "training")
+        rewind = configure(Rewind, params["rewind"], "rewind")
+        pruned = self._checkpoint(cell.parents["cut"])
+        assert pruned.mask is not None
+        role, seed, number = params.get("role", "ticket"), params["seed"], params["round"]
+        model = self._model(data, derive(seed, "reinit", number))
+        start = 0
+        if role != "reinit":
+            source = self._checkpoint(cell.parents["rewind"]) if "rewind" in cell.parents else pruned
+            source.into(model)
+            if rewind.to in ("late", "lr"):
+                start = self._step(str(rewind.at), training, data)
+        pruned.mask.apply_(model)
+        history: list[Any] = []
+        with self._writing(cell) as folder:
+            for turn in range(params.get("times", 1)):
+                history += self._fit(
+                    cell, model, training, data, progress,
+                    part=turn, seed=seed, mask=pruned.mask, start=start, order=1000 * turn + number,
+                )  # fmt: skip
+            info = self._density(model, pruned.mask, data)
+            Checkpoint.of(model, mask=pruned.mask, round=number, history=tuple(history), info=info).save(folder)
+
+    def _probe(self, cells: Sequence[Cell], progress: Progress) -> None:
+        first = cells[0]
+        data = self.data(first.parents["data"])
+        model = self._checkpoint(first.parents["checkpoint"]).into(self._model(data, 0))
+        reference = next((self.record(c.parents["reference"]) for c in cells if "reference" in c.parents), None)
+        wanted = {cell.folder: named(probes, cell.params["probe"], "probe") for cell in cells}
+        seen = 0
+
+        def on_batch(images: int) -> None:
+            nonlocal seen
+            seen += images
+            progress(seen, len(data.test), "images")
+
+        started = time.perf_counter()
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        records = measure(
+            model, wanted, data, reference=reference,
+            batch_size=self.study.execution.batch_size, device=self.device, on_batch=on_batch,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        for cell in cells:
+            with self._writing(cell, seconds / len(cells)) as folder:
+                save_record(records[cell.folder], folder)
+
+    def record(self, cell: Cell | str) -> Record:
+        """A stored record."""
+        return load_record(self.store.path(cell))
+
+    def _checkpoint(self, cell: Cell) -> Checkpoint:
+        return Checkpoint.load(self.store.path(cell))
+
+    def _model(self, data: Dataset, seed: int) -> nn.Module:
+        return build_model(self.study.model, classes=len(data.classes), channels=data.train.shape[0], seed=seed)
+
+    def _step(self, text: str, training: Training, data: Dataset) -> int:
+        per_epoch = steps_per_epoch(data.train, training.batch_size)
+        return Step.parse(text).at(per_epoch, training.total_steps(data.train))
+
+    def _density(self, model: nn.Module, mask: Mask, data: Dataset) -> dict[str, Any]:
+        effective = effective_density(model, mask, data.train.shape)
+        return {"density": mask.density, "effective_density": effective, "densities": mask.densities}
+
+    def _fit(
+        self,
+        cell: Cell,
+        model: nn.Module,
+        training: Training,
+        data: Dataset,
+        progress: Progress,
+        *,
+        part: int = 0,
+        **options: Any,
+    ) -> Sequence[dict[str, Any]]:
+        if options.get("stop") == 0:
+            return ()
+        return fit(
+            model, data.train, training, validate=data.val, state=self.store.scratch(cell, part), device=self.device,
+            on_epoch=lambda entry: progress(entry["epoch"], training.epochs, "epochs"), **options,
+        )  # fmt: skip
+
+    @contextmanager
+    def _writing(self, cell: Cell, seconds: float | None = None) -> Iterator[Path]:
+        started = time.perf_counter()
+        provenance: dict[str, Any] = {}
+        with self.store.writing(cell, provenance) as folder:
+            yield folder
+            took = time.perf_counter() - started if seconds is None else seconds
+            provenance |= {
+                **surroundings(), "seconds": round(took, 3), "device": str(self.device),
+                "threads": torch.get_num_threads(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            }  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def surroundings() -> dict[str, str]:
+    """Versions of what computes."""
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "scikit-learn")
+    return {
+        "prunescope": __version__, "python": platform.python_version(), "machine": platform.machine(),
+        **{name: version(name) for name in packages},
+    }  # fmt: skip
