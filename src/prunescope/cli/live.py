@@ -13,7 +13,7 @@ from prunescope.study.plan import Plan
 
 
 class Live:
-    """Draws the events of `execute`: one bar for the study, one for every cell at work. Plain lines when not a terminal."""
+    """Draws the events of `execute`: a bar for the study and one per cell at work; plain lines when not a terminal."""
 
     def __init__(self, console: Console, plan: Plan, *, quiet: bool = False) -> None:
         self._console = console

@@ -73,7 +73,7 @@ class Workshop:
             want = json.loads((self.store.path(cell) / "data.json").read_text())["fingerprint"]
             if data.fingerprint != want:
                 raise PrunescopeError(
-                    f"data {data.name!r} is not what this study began with (fingerprint {data.fingerprint}, not {want}): "
+                    f"data {data.name!r} is not what this study began with ({data.fingerprint}, was {want}): "
                     "bring the old data back, or start a new study folder with --out"
                 )
             self._data = data
