@@ -46,10 +46,17 @@ class Normalisation:
     def of(cls, images: Images, limit: int = 5000) -> Normalisation:
         """Measured on (at most `limit`, evenly spaced) images."""
         index = torch.linspace(0, len(images) - 1, min(limit, len(images))).long().unique()
-        sample = images[index].double() / 255
-        std = sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
+        counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)  # of every value: exact, and small
+        for part in index.split(256):
+            for channel, values in zip(counts, images[part].unbind(1), strict=True):
+                channel += torch.bincount(values.flatten(), minlength=256)
+        value = torch.arange(256, dtype=torch.float64) / 255
+        total = counts.sum(1, keepdim=True)
+        mean = (counts * value).sum(1, keepdim=True) / total
+        variance = (counts * (value - mean) ** 2).sum(1) / (total[:, 0] - 1).clamp_min(1)
+        std = variance.sqrt().clamp_min(1e-3)
         return cls(
-            tuple(round(v, 6) for v in sample.mean(dim=(0, 2, 3)).tolist()),
+            tuple(round(v, 6) for v in mean[:, 0].tolist()),
             tuple(round(v, 6) for v in std.tolist()),
         )
 
@@ -135,14 +142,16 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits: a hash over pixels, labels, ids, concepts and normalisation."""
-        digest = hashlib.sha256()
+        """16 hex digits: a hash over pixels, labels, ids, concepts, masks and normalisation."""
+        digest = hashlib.sha256(repr((self.shape, self.concept_level)).encode())
         for start in range(0, len(self), 1024):
             digest.update(np.ascontiguousarray(self.images[start : start + 1024].numpy()).tobytes())
         digest.update(self.labels.numpy().tobytes())
         digest.update("\0".join([*self.ids, *self.classes, *self.concept_names, repr(self.normalisation)]).encode())
         if self.concepts is not None:
             digest.update(self.concepts.numpy().tobytes())
+        if self.masks is not None:
+            digest.update(self.masks.numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
