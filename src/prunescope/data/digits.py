@@ -24,12 +24,12 @@ CONCEPT_TABLE: dict[str, frozenset[int]] = {
     "vertical stroke": frozenset({1, 4, 7}),  # the 7's is slanted
     "straight strokes only": frozenset({1, 4, 7}),
     "horizontal bar on top": frozenset({5, 7}),
-    "horizontal bar in the middle": frozenset({4, 5}),  # where the belly of the 5 begins; some 7s are crossed, most not
+    "horizontal bar in the middle": frozenset({4, 7}),  # most writers of these scans cross their 7
     "horizontal bar at the bottom": frozenset({2}),  # the foot of the 2; a few 1s have one too
     "belly to the right on top": frozenset({2, 3, 8, 9}),
     "belly to the right at the bottom": frozenset({3, 5, 6, 8}),
-    "open to the left": frozenset({2, 3, 5, 7, 9}),  # white reaches the middle from the left without crossing ink
-    "symmetric left to right": frozenset({0, 1, 8}),
+    "open at the lower left": frozenset({3, 5, 7, 9}),  # white reaches the lower half from the left
+    "symmetric left to right": frozenset({0, 8}),  # not the 1: most have a flag
 }
 
 
@@ -85,9 +85,12 @@ class Digits:
             concept_names=tuple(CONCEPT_TABLE),
             concept_level="class",
         )
-        parts = (everything.subset(index) for index in (train, val, test))
         return Dataset(
-            "digits", *parts, info={"source": "scikit-learn load_digits (UCI Optical Recognition, CC BY 4.0)"}
+            "digits",
+            everything.subset(train),
+            everything.subset(val),
+            everything.subset(test),
+            info={"source": "scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits, CC BY 4.0)"},
         )
 
     def _enlarge(self, images: Tensor) -> Tensor:

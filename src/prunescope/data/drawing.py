@@ -91,7 +91,7 @@ def _turned(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
 
 
 def _distance(blobs: Blobs, size: int, index: Array | None = None) -> Array:
-    """Signed distance of every pixel to the outline, in pixels, negative inside: float32 (B or len(index), size, size)."""
+    """Signed distance of every pixel to the outline in pixels, negative inside: float32 (len(index), size, size)."""
     index = np.arange(len(blobs.x)) if index is None else index
     x, y = _grid(size)
     result = np.empty((len(index), size, size), np.float32)

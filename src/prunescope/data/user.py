@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.data.sources import sources
 from prunescope.data.split import Dataset
 
 
@@ -39,7 +40,9 @@ def _find(module_name: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there, but something that it imports is not: the traceback says where
-        raise PrunescopeError(f"data {module_name}:{name}: there is no module {error.name!r}") from None
+        known = ", ".join(sources)
+        message = f"data {module_name}:{name}: there is no module {error.name!r}, nor such a data source: {known}"
+        raise PrunescopeError(message) from None
     function = getattr(module, name, None)
     if not callable(function):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
