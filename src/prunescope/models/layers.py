@@ -1,0 +1,147 @@
+"""Which layers a network has, found without running it on data: the last convolution, the head, the prunable ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import fx, nn
+
+from prunescope.core.errors import PrunescopeError
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def last_conv(model: nn.Module) -> str:
+    """Name of the last 2-d convolution that runs, where Grad-CAM looks by default.
+
+    A convolution that is itself the classifier (SqueezeNet) is not meant, nor are auxiliary heads. In a network that
+    ends in a concatenation (GoogLeNet, Inception, SqueezeNet) it is one branch only: name the module around it
+    (`inception5b`) to see all of them.
+
+    >>> last_conv(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)))
+    '0'
+
+    Raises:
+        PrunescopeError: the network has no convolution before its head.
+    """
+    head = penultimate(model)
+    modules = dict(model.named_modules())
+    found = [name for name in execution_order(model) if isinstance(modules[name], nn.Conv2d) and name != head]
+    if not found:
+        raise PrunescopeError(f"{type(model).__name__} has no 2-d convolution before its head; name a layer instead")
+    return found[-1]
+
+
+def penultimate(model: nn.Module) -> str:
+    """Name of the head, the module whose *input* is the feature vector: the last linear layer that runs.
+
+    In a network without linear layers it is the last convolution (SqueezeNet's `classifier.1`), whose input is a
+    feature map (B, C, h, w): average it over positions to have a vector.
+
+    >>> penultimate(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)))
+    '2'
+
+    Raises:
+        PrunescopeError: the network has neither.
+    """
+    modules = dict(model.named_modules())
+    order = execution_order(model)
+    for kinds in (nn.Linear, CONVOLUTIONS):
+        found = [name for name in order if isinstance(modules[name], kinds)]
+        if found:
+            return found[-1]
+    raise PrunescopeError(f"{type(model).__name__} has no linear layer and no convolution, so no head is known")
+
+
+def prunable(
+    model: nn.Module, *, bias: bool = False, norm: bool = False, aux: bool = False, ignore: Iterable[str] = ()
+) -> list[str]:
+    """Names of the parameters that pruning may cut: weights of convolutions and linear layers, in module order.
+
+    Args:
+        bias: also the biases of these layers (and of the norms, with `norm`).
+        norm: also the scales of batch, layer and group norms. A pruned scale cuts the whole channel.
+        aux: also auxiliary heads, which serve training only.
+        ignore: patterns (`*` and `?` as in file names) of parameters or modules to leave alone; a module stands for
+            all that is in it.
+
+    A tensor shared by several layers is listed once; the joint projection inside `nn.MultiheadAttention` is not.
+
+    >>> prunable(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)), ignore=["3"])
+    ['0.weight']
+
+    Raises:
+        PrunescopeError: a pattern of `ignore` matches nothing in the network.
+    """
+    patterns = tuple(ignore)
+    known = dict(model.named_parameters())
+    _require_matches(patterns, known)
+    kinds = (*CONVOLUTIONS, nn.Linear, *(NORMS if norm else ()))
+    parts = ("weight", "bias") if bias else ("weight",)
+    names = [
+        f"{name}.{part}" if name else part
+        for name, module in model.named_modules()
+        if isinstance(module, kinds) and (aux or not is_auxiliary(name))
+        for part in parts
+    ]
+    return [name for name in names if name in known and not any(_matches(name, pattern) for pattern in patterns)]
+
+
+def is_auxiliary(name: str) -> bool:
+    """Whether a module or parameter belongs to an auxiliary head, by its name: `aux1.fc2`, `AuxLogits.conv0`.
+
+    >>> is_auxiliary("AuxLogits.fc"), is_auxiliary("features.fc")
+    (True, False)
+    """
+    return any(part.lower().startswith("aux") for part in name.split("."))
+
+
+def execution_order(model: nn.Module) -> list[str]:
+    """Names of the leaf modules in the order in which the network calls them in eval mode; one called twice counts
+    where it is called last.
+
+    Read off a symbolic trace (torch.fx). A network that cannot be traced (control flow on values) is taken in module
+    order, without its auxiliary heads.
+    """
+    try:
+        with evaluating(model):
+            graph = fx.Tracer().trace(model)
+    except Exception:  # whatever the network's own code raises when its inputs are symbols
+        return [name for name, _ in model.named_modules() if name and not is_auxiliary(name)]
+    calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    return list(reversed(dict.fromkeys(reversed(calls))))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every module's own mode again on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _require_matches(patterns: tuple[str, ...], parameters: Iterable[str]) -> None:
+    names = list(parameters)
+    for pattern in patterns:
+        if not any(_matches(name, pattern) for name in names):
+            near = get_close_matches(pattern, [*dict.fromkeys(p for name in names for p in _prefixes(name))], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PrunescopeError(f"ignore: {pattern!r} matches no parameter and no module of the network{hint}")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return any(fnmatchcase(prefix, pattern) for prefix in _prefixes(name))
+
+
+def _prefixes(name: str) -> list[str]:
+    """`a.b.weight` -> `a.b.weight`, `a.b`, `a`."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
