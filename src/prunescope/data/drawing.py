@@ -124,10 +124,9 @@ def _star(u: Array, v: Array, inner: float = 0.46) -> Array:
     length = np.sqrt(u * u + v * v)
     dent = np.array([inner, 0.0])
     point = np.array([np.cos(step), np.sin(step)])
-    edge = (point - dent) / np.linalg.norm(point - dent)
-    return length * (np.float32(edge[1]) * np.cos(turn) - np.float32(edge[0]) * np.sin(turn)) - np.float32(
-        inner * edge[1]
-    )
+    along, up = ((point - dent) / np.linalg.norm(point - dent)).astype(np.float32)
+    edge = length * (up * np.cos(turn) - along * np.sin(turn)) - np.float32(inner) * up
+    return np.maximum(edge, length - 1)  # the distance to a line knows no end: without this, points would grow
 
 
 def _surface(scenes: Scenes, size: int) -> Array:
