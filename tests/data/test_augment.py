@@ -137,8 +137,10 @@ def test_all_crops_and_flips_come_up_equally_often() -> None:
     corners = Augmentation(crop_padding=1)(images, generator())[:, 0, 1, 1]  # the middle shows where the crop lies
     counts = torch.bincount(corners.long(), minlength=10)[1:]
     assert (counts - 1000).abs().max() < 150  # 5 standard deviations
-    flipped = Augmentation(flip=True)(images, generator())[:, 0, 0, 0] == 3
-    assert abs(int(flipped.sum()) - 4500) < 240
+    for augment, corner in [(Augmentation(flip=True), 3), (Augmentation(vertical_flip=True), 7)]:
+        first = augment(images, generator())[:, 0, 0, 0]
+        assert set(first.tolist()) == {1, corner}
+        assert abs(int((first == corner).sum()) - 4500) < 240
 
 
 @pytest.mark.parametrize("limit", [10.0, 45.0])

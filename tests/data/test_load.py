@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
-from prunescope.data.load import check, load_data, register_sources
+from prunescope.data.load import check, load_data
 from prunescope.data.shapes import Shapes
 from prunescope.data.sources import sources
 from prunescope.data.split import Dataset
@@ -35,7 +35,6 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Callable[[Dataset], None]:
             def load(self) -> Dataset:
                 return replace(dataset, info={"root": self.root})
 
-        register_sources()
         monkeypatch.setattr(sources, "_parts", {**sources._parts})
         sources.register("given")(Given)
 

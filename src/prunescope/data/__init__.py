@@ -1,1 +1,23 @@
 """Images as uint8, decoded once: where they come from, how they are split, batched and augmented."""
+
+# Importing a source registers it: every source that comes with the package is named here.
+from prunescope.data.augment import Augmentation
+from prunescope.data.digits import Digits
+from prunescope.data.load import load_data
+from prunescope.data.shapes import Shapes
+from prunescope.data.sources import sources
+from prunescope.data.split import Dataset, Normalisation, Split
+from prunescope.data.training_batches import steps_per_epoch, training_batches
+
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "Digits",
+    "Normalisation",
+    "Shapes",
+    "Split",
+    "load_data",
+    "sources",
+    "steps_per_epoch",
+    "training_batches",
+]

@@ -125,8 +125,7 @@ def _star(u: Array, v: Array, inner: float = 0.46) -> Array:
     dent = np.array([inner, 0.0])
     point = np.array([np.cos(step), np.sin(step)])
     along, up = ((point - dent) / np.linalg.norm(point - dent)).astype(np.float32)
-    edge = length * (up * np.cos(turn) - along * np.sin(turn)) - np.float32(inner) * up
-    return np.maximum(edge, length - 1)  # the distance to a line knows no end: without this, points would grow
+    return length * (up * np.cos(turn) - along * np.sin(turn)) - np.float32(inner) * up
 
 
 def _surface(scenes: Scenes, size: int) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -18,8 +17,6 @@ from prunescope.data.sources import sources
 from prunescope.data.split import NAMES, Dataset, Split
 from prunescope.data.subsets import stratified
 from prunescope.data.user import user_dataset
-
-_MODULES = ("shapes", "digits")  # importing them registers the sources
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,6 @@ def load_data(config: Mapping[str, Any] | str) -> Dataset:
         PrunescopeError: unknown name or option, a wrong type, an empty class, a split with a single class, images
             that stand in two splits.
     """
-    register_sources()
     name, options = split_spec(config, "data")
     shared = {key: options.pop(key) for key in _COMMON if key in options}
     common = configure(Common, shared, "data")
@@ -60,12 +56,6 @@ def load_data(config: Mapping[str, Any] | str) -> Dataset:
     check(dataset)
     repeated = refuse_duplicates(dataset, common.allow_duplicates)
     return replace(dataset, info={**dataset.info, "duplicates": repeated}) if repeated else dataset
-
-
-def register_sources() -> None:
-    """Import the modules of the sources that come with the package, so that `sources` knows them."""
-    for module in _MODULES:
-        importlib.import_module(f"prunescope.data.{module}")
 
 
 def _load(name: str, options: Mapping[str, Any]) -> Dataset:
