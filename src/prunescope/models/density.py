@@ -34,7 +34,7 @@ def effective_mask(model: nn.Module, mask: Mask, input_shape: tuple[int, ...]) -
     tracker = Liveness(model, mask)
     image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad(), evaluating(model), tracker:
-        outputs = model(image)
+        outputs = model(image.clone())  # not the leaf itself, on which nothing may work in place
     total = sum(output.sum() for output in _tensors(outputs) if output.requires_grad)
     if isinstance(total, Tensor):
         total.backward()
