@@ -1,3 +1,65 @@
-"""prunescope: when a vision network is pruned, does it still decide for the same reasons?"""
+"""prunescope: when a vision network is pruned, does it still decide for the same reasons?
+
+`import prunescope as ps` offers the parts below, each usable alone on your own network and data. They are imported at
+first use, so importing the package is quick and does not import torchvision.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from prunescope.core.errors import PrunescopeError as PrunescopeError
+    from prunescope.core.mask import Mask as Mask
+    from prunescope.core.types import Estimate as Estimate
+    from prunescope.core.types import Record as Record
+    from prunescope.data.augment import Augmentation as Augmentation
+    from prunescope.data.load import load_data as load_data
+    from prunescope.data.split import Dataset as Dataset
+    from prunescope.data.split import Split as Split
+    from prunescope.engine.train import fit as fit
+    from prunescope.engine.training import Training as Training
+    from prunescope.models.checkpoint import Checkpoint as Checkpoint
+    from prunescope.models.density import effective_density as effective_density
+    from prunescope.models.layers import prunable as prunable
+    from prunescope.models.weights import load_weights as load_weights
+    from prunescope.models.weights import read_weights as read_weights
+    from prunescope.models.zoo import build_model as build_model
+    from prunescope.probes.base import Probe as Probe
+    from prunescope.probes.base import measure as measure
+    from prunescope.probes.base import probe as probe
+    from prunescope.pruning.loop import rounds as rounds
+    from prunescope.pruning.recipe import Recipe as Recipe
+    from prunescope.pruning.schedule import Rewind as Rewind
+    from prunescope.pruning.schedule import Schedule as Schedule
+    from prunescope.pruning.scoring import Criterion as Criterion
+    from prunescope.pruning.scoring import criterion as criterion
+    from prunescope.pruning.scoring import cut as cut
+    from prunescope.report.build import build_report as build_report
+    from prunescope.study.drift import drift as drift
+
+_HOMES = {
+    "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
+    "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
+    "fit": "engine.train", "Training": "engine.training", "Checkpoint": "models.checkpoint",
+    "effective_density": "models.density", "prunable": "models.layers", "load_weights": "models.weights",
+    "read_weights": "models.weights", "build_model": "models.zoo", "Probe": "probes.base", "measure": "probes.base",
+    "probe": "probes.base", "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
+    "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
+    "cut": "pruning.scoring", "build_report": "report.build", "drift": "study.drift",
+}  # fmt: skip
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prunescope' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"prunescope.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from prunescope.core.configure import configure
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.registry import Registry
 from prunescope.core.types import Record
@@ -74,6 +75,11 @@ class Probe(ABC):
         return type(self).measure is Probe.measure
 
 
+def probe(name: str, **options: Any) -> Probe:
+    """A registered probe with its options: `probe("gradcam", layer="layer3")`."""
+    return configure(probes[name], options, f"probe {name!r}")
+
+
 def measure(
     model: nn.Module,
     wanted: Mapping[str, Probe],
@@ -96,8 +102,8 @@ def measure(
     """
     model.to(device)
     subject = Subject(model, data, reference, seed, device)
-    for key, probe in wanted.items():
-        if probe.needs_concepts and data.concept_bank is None and data.train.concepts is None:
+    for key, item in wanted.items():
+        if item.needs_concepts and data.concept_bank is None and data.train.concepts is None:
             raise PrunescopeError(
                 f"probe {key!r} needs concept labels, and data {data.name!r} has none; "
                 "give a class x concept table, folders of examples, or leave the probe out"
@@ -106,7 +112,7 @@ def measure(
         alone = {
             key: probe.measure(subject, batch_size=batch_size) for key, probe in wanted.items() if not probe.streams
         }
-        gatherers = {key: probe.start(subject) for key, probe in wanted.items() if probe.streams}
+        gatherers = {key: item.start(subject) for key, item in wanted.items() if item.streams}
         found = sweep(
             model, _splits(data), list(gatherers.values()), batch_size=batch_size, device=device, on_batch=on_batch
         )  # fmt: skip

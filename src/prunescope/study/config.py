@@ -140,9 +140,8 @@ def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] 
         problems += [str(choices("recipe", c, known, "controls.recipes")) for c in controls.recipes if c not in known]
     if problems:
         raise PrunescopeError("\n".join(problems))
-    return Study(  # type: ignore[arg-type]
-        name, data, model, training, seeds, tuple(recipes), controls, wanted, execution
-    )
+    read = (name, data, model, training, seeds, tuple(recipes), controls, wanted, execution)
+    return Study(*read)  # type: ignore[arg-type]  # none is None: that would have been a problem
 
 
 def _load(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
@@ -216,8 +215,9 @@ def _seeds(value: object) -> dict[str, Any]:
     """`3`, `[0, 1, 2]` or `{dense: 3, tickets: [0, 1]}`; a number n means the seeds 0 .. n-1."""
     given = dict(value) if isinstance(value, Mapping) else {"dense": value}
     for key in ("dense", "tickets"):
-        if isinstance(given.get(key), int) and not isinstance(given[key], bool):
-            given[key] = list(range(given[key]))
+        number = given.get(key)
+        if isinstance(number, int) and not isinstance(number, bool):
+            given[key] = list(range(number))
     if "dense" in given and "tickets" not in given and isinstance(given["dense"], list):
         given["tickets"] = given["dense"][: len(Seeds().tickets)]
     return given
@@ -227,7 +227,7 @@ def _controls(value: object) -> dict[str, Any]:
     """`[random, dense]`, `none`, or the full mapping."""
     if value in (None, "none", False):
         return {"kinds": []}
-    return {"kinds": value} if isinstance(value, list) else dict(value)  # type: ignore[call-overload,no-any-return]
+    return {"kinds": value} if isinstance(value, list) else dict(value)  # type: ignore[call-overload]
 
 
 def _recipe(spec: object, dense: Training, where: str) -> Recipe:

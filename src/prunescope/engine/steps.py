@@ -1,0 +1,45 @@
+"""A place in a training, in whichever unit its writer thinks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from prunescope.core.errors import PrunescopeError
+
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|it|%)\s*")
+
+
+@dataclass(frozen=True)
+class Step:
+    """`10ep` (epochs), `500it` (optimiser steps) or `5%` (of the whole training).
+
+    >>> Step.parse("0.5ep").at(per_epoch=100, total=1000)
+    50
+    """
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Step:
+        """Read `1ep`, `0.5ep`, `500it` or `5%`."""
+        found = _PATTERN.fullmatch(str(text))
+        if not found:
+            raise PrunescopeError(f"a place in a training is written 1ep, 0.5ep, 500it or 5%, got {text!r}")
+        return cls(float(found[1]), found[2])
+
+    def at(self, per_epoch: int, total: int) -> int:
+        """The optimiser step, 0 to `total`.
+
+        Raises:
+            PrunescopeError: it lies behind the end of the training.
+        """
+        scale = {"ep": per_epoch, "it": 1, "%": total / 100}[self.unit]
+        step = round(self.amount * scale)
+        if step > total:
+            raise PrunescopeError(f"step {self} lies behind the end of a training of {total} steps")
+        return step
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}{self.unit}"

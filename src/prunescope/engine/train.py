@@ -1,0 +1,223 @@
+"""The one training loop, on Lightning Fabric."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.mask import Mask
+from prunescope.core.seeds import derive
+from prunescope.data.split import Split
+from prunescope.data.training_batches import steps_per_epoch, training_batches
+from prunescope.engine.device import computes_bf16, pick_device
+from prunescope.engine.optimisation import learning_rate, make_optimizer
+from prunescope.engine.sweep import logits_of
+from prunescope.engine.train_state import identity, load_state, save_state
+from prunescope.engine.training import Training
+
+#: One dictionary per epoch: epoch, step, loss, accuracy, lr, seconds, images_per_second, and val_accuracy when asked.
+History = tuple[dict[str, Any], ...]
+
+#: Weight of each auxiliary head's loss (GoogLeNet, Inception), as in torchvision's training reference.
+AUXILIARY = 0.3
+
+
+class Diverged(PrunescopeError):  # noqa: N818 (says what happened; every error here ends otherwise)
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepState:
+    """What `on_step` functions see after each optimiser step, masks applied. `step` steps are done."""
+
+    step: int
+    epoch: int
+    loss: Tensor
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def fit(
+    model: nn.Module,
+    split: Split,
+    training: Training,
+    *,
+    seed: int,
+    mask: Mask | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    order: int = 0,
+    on_step: Sequence[Callable[[StepState], None]] = (),
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    validate: Split | None = None,
+    state: Path | None = None,
+    device: torch.device | str = "auto",
+) -> History:
+    """Train `model` in place from optimiser step `start` to `stop` of the schedule that `training` describes.
+
+    Everything random follows from `seed` and `order`; the global random state is left as it was. On a CPU, equal
+    calls give equal bits (at equal thread counts), whether or not they were interrupted and resumed.
+
+    Args:
+        mask: pruned weights are exactly zero after every step, whatever momentum and weight decay do.
+        start: schedule position and data order begin here, with fresh momentum (late rewinding).
+        stop: the step to stop after; None: the end of the schedule.
+        order: another data order under the same seed; rounds of a recipe pass their number.
+        on_step: called after every optimiser step.
+        on_epoch: called with every epoch's entry of the history.
+        validate: a split whose accuracy is measured after every epoch. Never the test split.
+        state: file in which the state is kept after every epoch. When it is there already, training goes on from it.
+
+    Raises:
+        Diverged: the loss is NaN or infinite; the message names epoch and step.
+        PrunescopeError: `start` and `stop` do not lie in the schedule.
+    """
+    device = pick_device(str(device))
+    total, per_epoch = training.total_steps(split), steps_per_epoch(split, training.batch_size)
+    stop = total if stop is None else stop
+    if not 0 <= start <= stop <= total:
+        raise PrunescopeError(f"cannot train from step {start} to {stop}: the schedule has {total} steps")
+    run = _Run(model, split, training, seed=derive(seed, "training", order), mask=mask, device=device)
+    owner = identity(training, seed, order, start, stop, len(split), None if mask is None else mask.kept)
+    step, history = start, list[dict[str, Any]]()
+    if (stored := load_state(state, owner)) is not None:
+        run.model.load_state_dict(stored["model"])
+        run.optimizer.load_state_dict(stored["optimizer"])
+        step, history = stored["step"], stored["history"]
+    while step < stop:
+        epoch = step // per_epoch
+        end = min(stop, (epoch + 1) * per_epoch)
+        entry = run.epoch(epoch, step, end, total, on_step)
+        step = end
+        if validate is not None:
+            entry["val_accuracy"] = accuracy(model, validate, device=device)
+        history.append(entry)
+        if state is not None:
+            save_state(state, run.model, run.optimizer, owner=owner, step=step, history=history)
+        if on_epoch is not None:
+            on_epoch(entry)
+    return tuple(history)
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, split: Split, *, device: torch.device | str = "cpu", batch_size: int = 512) -> float:
+    """Share of images whose largest logit is their class's, in eval mode and float32; the mode is restored."""
+    mode = model.training
+    model.eval()
+    right = sum(int((logits_of(model(x)).argmax(1) == y).sum()) for _, x, y in split.batches(batch_size, device))
+    model.train(mode)
+    return right / len(split)
+
+
+class _Run:
+    """Model, optimiser and masks of one call of `fit`, on their device."""
+
+    def __init__(
+        self, model: nn.Module, split: Split, training: Training, *, seed: int, mask: Mask | None, device: torch.device
+    ) -> None:
+        precision: Any = "bf16-mixed" if _wants_bf16(training, device) else "32-true"
+        self.fabric = Fabric(
+            accelerator=device.type, devices=[device.index or 0] if device.index else 1, precision=precision
+        )
+        self.model, self.split, self.training, self.seed, self.device = model, split, training, seed, device
+        model.to(device, memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+        self.masked = _masked(model, mask, device)
+        self.wrapped, self.optimizer = self.fabric.setup(model, make_optimizer(model, training))
+        self.class_weights = _class_weights(split, training).to(device)
+        self.apply_masks()
+
+    def epoch(
+        self, epoch: int, begin: int, end: int, total: int, on_step: Sequence[Callable[[StepState], None]]
+    ) -> dict[str, Any]:
+        """Steps `begin` to `end` of the schedule, all in one epoch."""
+        started = time.perf_counter()
+        per_epoch = steps_per_epoch(self.split, self.training.batch_size)
+        losses, right, seen = [], torch.zeros((), device=self.device), 0
+        batches = training_batches(
+            self.split, batch_size=self.training.batch_size, seed=self.seed, epoch=epoch,
+            augment=self.training.augment, skip=begin - epoch * per_epoch, device=self.device,
+        )  # fmt: skip
+        self.model.train()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "dropout", epoch, begin))
+            for step, (x, y) in zip(range(begin, end), batches, strict=False):
+                rate = learning_rate(self.training, step, total, per_epoch)
+                loss, logits = self.step(x, y, rate)
+                losses.append(loss)
+                right += (logits.argmax(1) == y).sum()
+                seen += len(y)
+                for function in on_step:
+                    function(StepState(step + 1, epoch, loss, self.model, self.optimizer))
+        # One look at the losses per epoch: looking every step would make the device wait.
+        found = torch.stack(losses).float().cpu()
+        if not bool(found.isfinite().all()):
+            wrong = begin + int((~found.isfinite()).nonzero()[0])
+            raise Diverged(f"the loss is {found[wrong - begin]} in epoch {epoch + 1}, step {wrong}: try a lower lr")
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": epoch + 1, "step": end, "loss": float(found.mean()), "accuracy": float(right) / seen, "lr": rate,
+            "seconds": round(seconds, 3), "images_per_second": round(seen / seconds, 1),
+        }  # fmt: skip
+
+    def step(self, x: Tensor, y: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """One optimiser step; the loss and the main logits, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        output = self.wrapped(x)
+        logits = logits_of(output)
+        loss = self.loss(logits, y)
+        for auxiliary in _auxiliary(output):
+            loss = loss + AUXILIARY * self.loss(auxiliary, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.apply_masks()
+        return loss.detach(), logits.detach()
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Cross entropy, smoothed and weighted as asked."""
+        weight = self.class_weights if self.training.class_weights == "balanced" else None
+        return F.cross_entropy(logits.float(), y, weight=weight, label_smoothing=self.training.label_smoothing)
+
+    @torch.no_grad()
+    def apply_masks(self) -> None:
+        """Exact zeros: a product would leave -0.0, and momentum would push a masked gradient's weight off zero."""
+        for parameter, pruned in self.masked:
+            parameter.masked_fill_(pruned, 0.0)
+
+
+def _masked(model: nn.Module, mask: Mask | None, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """(parameter, True where pruned), on the device."""
+    if mask is None:
+        return []
+    mask.apply_(model)  # checks names and shapes
+    parameters = dict(model.named_parameters())
+    return [(parameters[name].data, ~kept.to(device)) for name, kept in mask.items() if not bool(kept.all())]
+
+
+def _auxiliary(output: object) -> list[Tensor]:
+    """Logits of the auxiliary heads, while training."""
+    if isinstance(output, Tensor) or not isinstance(output, tuple):
+        return []
+    main = logits_of(output)
+    return [item for item in output if isinstance(item, Tensor) and item is not main]
+
+
+def _class_weights(split: Split, training: Training) -> Tensor:
+    if training.class_weights == "none":
+        return torch.ones(len(split.classes))
+    counts = torch.bincount(split.labels, minlength=len(split.classes)).float()
+    return torch.where(counts > 0, len(split) / (len(split.classes) * counts.clamp_min(1)), 0.0)
+
+
+def _wants_bf16(training: Training, device: torch.device) -> bool:
+    return training.precision == "bf16" or (training.precision == "auto" and computes_bf16(device))

@@ -1,0 +1,107 @@
+"""The rounds of a recipe: score, cut, rewind, retrain. A generator; whoever iterates it measures, stores, stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.mask import Mask
+from prunescope.core.seeds import derive
+from prunescope.data.split import Split
+from prunescope.data.training_batches import steps_per_epoch, training_batches
+from prunescope.engine.train import History, fit
+from prunescope.engine.training import Training
+from prunescope.models.checkpoint import Checkpoint
+from prunescope.models.layers import prunable
+from prunescope.pruning.recipe import Recipe
+from prunescope.pruning.scoring import Batches, cut
+
+
+def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
+    """The mask before the first round: everything that the recipe may prune is kept."""
+    return Mask.dense(model, prunable(model, ignore=recipe.ignore))
+
+
+def criterion_batches(split: Split, training: Training, seed: int, device: torch.device | str = "cpu") -> Batches:
+    """What criteria score on: training images in a seeded order, not augmented."""
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        return training_batches(split, batch_size=training.batch_size, seed=seed, epoch=0, device=device)
+
+    return batches
+
+
+def cut_round(
+    model: nn.Module, mask: Mask, recipe: Recipe, *, density: float, split: Split, training: Training,
+    seed: int, device: torch.device | str = "cpu",
+) -> Mask:  # fmt: skip
+    """The next mask, by the weights that are in `model` (the end of the previous training), which stays as it is."""
+    by = recipe.criterion
+    batches = criterion_batches(split, training, seed, device) if by.needs_data else None
+    return cut(model, mask, by, keep=density, scope=recipe.scope, batches=batches, seed=seed)
+
+
+def retrain(
+    model: nn.Module,
+    mask: Mask,
+    recipe: Recipe,
+    split: Split,
+    training: Training,
+    *,
+    rewind_weights: Mapping[str, Tensor] | None = None,
+    order: int,
+    seed: int,
+    **options: Any,
+) -> History:
+    """Rewind `model` in place as the recipe says, and train it under the mask.
+
+    Args:
+        training: how to train (the caller resolves `recipe.training or dense training`).
+        rewind_weights: state (weights and buffers) to go back to; None keeps the weights.
+        order: data order; rounds pass their number.
+        options: further arguments of `engine.train.fit` (state, validate, on_epoch, device ...).
+    """
+    if rewind_weights is not None:
+        model.load_state_dict(dict(rewind_weights))
+    mask.apply_(model)
+    start = recipe.rewind.start(steps_per_epoch(split, training.batch_size), training.total_steps(split))
+    return fit(model, split, training, seed=seed, mask=mask, start=start, order=order, **options)
+
+
+def rounds(
+    model: nn.Module,
+    recipe: Recipe,
+    split: Split,
+    training: Training,
+    *,
+    seed: int,
+    rewind_weights: Mapping[str, Tensor] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    device: torch.device | str = "auto",
+) -> Iterator[Checkpoint]:
+    """Prune the trained network in `model` round by round; yields the checkpoint at the end of each round.
+
+    Args:
+        model: the dense network at the end of its training; it holds the last ticket afterwards.
+        rewind_weights: state to rewind to (`init` and `late`): of the initialisation, or of step `recipe.rewind.at`.
+
+    Raises:
+        PrunescopeError: the recipe rewinds, and there is nothing to rewind to.
+    """
+    if not recipe.rewind.keeps_weights and rewind_weights is None:
+        raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
+    retraining = recipe.training or training
+    mask = first_mask(model, recipe)
+    for number, density in enumerate(recipe.schedule.densities(), start=1):
+        chosen = derive(seed, "criterion", number)
+        mask = cut_round(model, mask, recipe, density=density, split=split, training=training, seed=chosen)
+        history = retrain(
+            model, mask, recipe, split, retraining,
+            rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
+            order=number, seed=seed, on_epoch=on_epoch, device=device,
+        )  # fmt: skip
+        yield Checkpoint.of(model, mask=mask, round=number, history=history)

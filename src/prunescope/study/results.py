@@ -1,0 +1,197 @@
+"""What a study found, as tables: built from the store alone, so it needs neither the data nor a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prunescope.core.seeds import derive
+from prunescope.core.types import Record
+from prunescope.study.config import Study
+from prunescope.study.drift import DriftRow, drift, noise_floor, over_seeds, verdict
+from prunescope.study.folder import read_folder
+from prunescope.study.plan import Point, make_plan
+from prunescope.study.records import load_record
+from prunescope.study.store import Store
+
+#: What names one measure: rows that agree in these are the same quantity.
+MEASURE = ["probe", "array", "distance", "subset"]
+#: What names one place on the curves, over seeds.
+PLACE = ["role", "recipe", "round"]
+
+
+@dataclass(eq=False)
+class Results:
+    """Tables of one study.
+
+    Attributes:
+        runs: one row per checkpoint: role, recipe, seed, round, target, density, effective, checkpoint, seconds and
+            every probe's metrics as `<probe>.<metric>`.
+        drift: one row per checkpoint, measure and subset (`all`, `both_right`), against the dense network of its seed.
+        floor: the same between dense networks that differ only in seed.
+        pooled: means over seeds with t intervals, the floor and the verdict.
+        history: one row per epoch.   layers: one row per layer and checkpoint.
+        problems: sentences about what is missing or failed.
+    """
+
+    study: Study
+    store: Store
+    data: dict[str, Any]
+    points: list[Point]
+    runs: pd.DataFrame
+    drift: pd.DataFrame
+    floor: pd.DataFrame
+    pooled: pd.DataFrame
+    history: pd.DataFrame
+    layers: pd.DataFrame
+    problems: list[str] = field(default_factory=list)
+
+    def record(self, point: Point, probe: str) -> Record:
+        """The record of one probe on the checkpoint of a point."""
+        return load_record(self.store.path(point.probes[probe]))
+
+    def pictures(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Test images kept for the gallery: ids (n,), labels (n,), images uint8 (n, C, H, W)."""
+        with np.load(self.store.path(_data_folder(self.store)) / "pictures.npz", allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+
+def results(root: Path) -> Results:
+    """Read a study's folder and compute every drift. Cells that are not done are left out and told in `problems`.
+
+    Raises:
+        PrunescopeError: no study there, or nothing of it is done yet.
+    """
+    study, points, pairs = read_folder(root)
+    store = Store(root)
+    load = lru_cache(maxsize=256)(lambda folder: load_record(store.path(folder)))
+    done = [point for point in points if _complete(store, point)]
+    data = json.loads((store.path(_data_folder(store)) / "data.json").read_text())
+    drifts = _frame(row for p in done if p.role != "dense" for row in _rows(study, load, p))
+    floors = _frame(row for p in pairs if _complete(store, p) for row in _rows(study, load, p))
+    return Results(
+        study=study, store=store, data=data, points=done,
+        runs=pd.DataFrame([_run(store, load, p) for p in done]),
+        drift=drifts, floor=floors, pooled=_pooled(drifts, floors),
+        history=_history(store, done), layers=_layers(store, done), problems=_problems(study, store, points, done),
+    )  # fmt: skip
+
+
+def _data_folder(store: Store) -> str:
+    folders = sorted(path.name for path in store.cells.glob("data-*"))
+    if not folders:
+        from prunescope.core.errors import PrunescopeError
+
+        raise PrunescopeError(f"nothing is done yet in {store.root}: run the study first")
+    return folders[-1]
+
+
+def _complete(store: Store, point: Point) -> bool:
+    folders = [point.checkpoint, *point.probes.values(), *point.reference_probes.values()]
+    return all(store.has(folder) for folder in folders)
+
+
+def _place(point: Point) -> dict[str, Any]:
+    return {"role": point.role, "recipe": point.recipe, "seed": point.seed, "round": point.round}
+
+
+def _run(store: Store, load: Any, point: Point) -> dict[str, Any]:
+    checkpoint = json.loads((store.path(point.checkpoint) / "checkpoint.json").read_text())
+    info = checkpoint.get("info", {})
+    row = {
+        **_place(point), "target": point.density, "density": info.get("density", 1.0),
+        "effective": info.get("effective_density", 1.0), "checkpoint": point.checkpoint,
+        "seconds": store.provenance(point.checkpoint).get("seconds", np.nan),
+    }  # fmt: skip
+    for key, folder in point.probes.items():
+        row |= {f"{key}.{name}": value for name, value in load(folder).metrics.items()}
+    return row
+
+
+def _rows(study: Study, load: Any, point: Point) -> list[dict[str, Any]]:
+    """Every measure of a point against its reference."""
+    distances = {key: dict(probe.distances) for key, probe in study.probes.items()}
+    found: list[DriftRow] = drift(
+        {key: load(folder) for key, folder in point.reference_probes.items()},
+        {key: load(folder) for key, folder in point.probes.items()},
+        distances,
+        seed=derive(0, "drift"),
+    )
+    return [
+        {
+            **_place(point), "density": point.density, "probe": row.probe, "array": row.array,
+            "distance": row.distance, "subset": row.subset, "title": row.title, "value": row.estimate.value,
+            "low": row.estimate.low, "high": row.estimate.high, "n": row.estimate.n, "dropped": row.estimate.dropped,
+            "unit": row.estimate.unit, "higher_is_better": row.estimate.higher_is_better,
+        }
+        for row in found
+    ]  # fmt: skip
+
+
+def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    columns = [*PLACE[:2], "seed", "round", "density", *MEASURE, "title", "value", "low", "high", "n", "dropped",
+               "unit", "higher_is_better"]  # fmt: skip
+    return pd.DataFrame(list(rows), columns=columns)
+
+
+def _pooled(drifts: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds (the run is the unit), beside the floor of the same measure."""
+    floor = {
+        key: noise_floor(group["value"].to_numpy()) for key, group in floors.groupby(MEASURE, sort=False, dropna=False)
+    }
+    rows = []
+    for key, group in drifts.groupby([*PLACE, *MEASURE], sort=False, dropna=False):
+        measure = key[len(PLACE) :]
+        first = group.iloc[0]
+        estimate = over_seeds(group["value"].to_numpy(), floor=floor.get(measure))
+        low, high = estimate.floor or (np.nan, np.nan)
+        rows.append(
+            {
+                **dict(zip([*PLACE, *MEASURE], key, strict=True)), "density": first["density"],
+                "title": first["title"], "value": estimate.value, "low": estimate.low, "high": estimate.high,
+                "seeds": len(group), "floor_low": low, "floor_high": high, "unit": first["unit"],
+                "higher_is_better": first["higher_is_better"],
+                "verdict": verdict(estimate, higher_is_better=first["higher_is_better"]),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _history(store: Store, points: list[Point]) -> pd.DataFrame:
+    rows = []
+    for point in points:
+        checkpoint = json.loads((store.path(point.checkpoint) / "checkpoint.json").read_text())
+        rows += [{**_place(point), **entry} for entry in checkpoint.get("history", [])]
+    return pd.DataFrame(rows)
+
+
+def _layers(store: Store, points: list[Point]) -> pd.DataFrame:
+    rows = []
+    for point in points:
+        checkpoint = json.loads((store.path(point.checkpoint) / "checkpoint.json").read_text())
+        densities = checkpoint.get("info", {}).get("densities", {})
+        rows += [{**_place(point), "layer": layer, "density": density} for layer, density in densities.items()]
+    return pd.DataFrame(rows, columns=["role", "recipe", "seed", "round", "layer", "density"])
+
+
+def _problems(study: Study, store: Store, points: list[Point], done: list[Point]) -> list[str]:
+    found = [f"Failed: {why.strip().splitlines()[-1]}" for why in store.failures().values()]
+    if len(done) < len(points):
+        found.append(f"{len(points) - len(done)} of {len(points)} checkpoints are not complete and are left out.")
+    if len(study.seeds.dense) < 3:
+        found.append("Fewer than three dense seeds: the noise floor is missing or rests on a single pair.")
+    roles = {point.role for point in points}
+    for role, name in (("random", "random-mask control"), ("dense-control", "retrained dense control")):
+        if study.recipes and role not in roles:
+            found.append(f"There is no {name}: what pruning did cannot be told from what retraining did.")
+    return found
+
+
+__all__ = ["MEASURE", "PLACE", "Results", "make_plan", "results"]

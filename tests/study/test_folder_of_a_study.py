@@ -1,0 +1,78 @@
+"""A study folder may grow; it may not become another study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.study.config import read_study
+from prunescope.study.folder import open_folder, read_folder
+from prunescope.study.plan import make_plan
+from samples import tiny
+
+
+def plan(**changes: Any) -> Any:
+    return make_plan(read_study(tiny(**changes)))
+
+
+def test_what_is_opened_can_be_read(tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    open_folder(root, plan())
+    study, points, floor = read_folder(root)
+    assert study == read_study(tiny())
+    assert points == plan().points
+    assert floor == plan().floor
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"execution": {"threads": 2}},
+        {"data": {**tiny()["data"], "cache": "/elsewhere"}},
+        {"probes": ["performance", "gradcam", "concepts"]},
+        {"seeds": {"dense": [0, 1, 2], "tickets": [0, 1]}},
+        {"recipes": [*tiny()["recipes"], {"name": "more"}]},
+    ],
+)
+def test_the_same_study_may_grow(tmp_path: Path, change: dict[str, Any]) -> None:
+    open_folder(tmp_path / "study", plan())
+    open_folder(tmp_path / "study", plan(**change))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"training": {**tiny()["training"], "lr": 0.5}}, "training.lr: 0.05 there, 0.5 here"),
+        ({"model": "small_cnn"}, "model.name"),
+        ({"data": {**tiny()["data"], "size": 20}}, "data.size: 16 there, 20 here"),
+        ({"recipes": [{**tiny()["recipes"][0], "scope": "layer"}]}, "recipes.late.scope"),
+        ({"seeds": {"dense": [1, 2], "tickets": [1]}}, "seeds.dense"),
+        ({"recipes": []}, "recipes.late"),
+    ],
+)
+def test_another_study_is_refused_and_told_what_differs(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    open_folder(tmp_path / "study", plan())
+    before = (tmp_path / "study" / "study.yaml").read_bytes()
+    with pytest.raises(PrunescopeError) as caught:
+        open_folder(tmp_path / "study", plan(**change))
+    assert named in str(caught.value)
+    assert (tmp_path / "study" / "study.yaml").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(PrunescopeError, match="not a study folder"):
+        open_folder(tmp_path, plan())
+
+
+def test_no_study_and_a_damaged_plan_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PrunescopeError, match="no study in"):
+        read_folder(tmp_path)
+    open_folder(tmp_path / "study", plan())
+    (tmp_path / "study" / "plan.json").write_text("{")
+    with pytest.raises(PrunescopeError, match="damaged"):
+        read_folder(tmp_path / "study")

@@ -1,0 +1,138 @@
+"""The plan: which cells there are, that equal ones are one, and that keys never change by accident."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.study.config import read_study
+from prunescope.study.plan import make_plan
+from prunescope.study.schedule import Queue
+from samples import tiny
+
+INIT = {"name": "init", "schedule": {"density": 0.25, "rounds": 2}, "rewind": {"to": "init"}}
+
+
+def keys(**changes: object) -> set[str]:
+    return set(make_plan(read_study(tiny(**changes))).cells)
+
+
+def test_kinds_and_counts() -> None:
+    plan = make_plan(read_study(tiny()))
+    # 2 dense seeds + 1 rewind point; 2 rounds; at round 2 a random and a dense control; probes on 2 + 2 + 2
+    # checkpoints, and gradcam of dense 1 against dense 0 for the floor.
+    assert Counter(cell.kind for cell in plan.cells.values()) == {
+        "data": 1, "train": 3, "prune": 4, "retrain": 4, "probe": 2 * 6 + 1,
+    }  # fmt: skip
+    assert Counter(point.role for point in plan.points) == {"dense": 2, "ticket": 2, "random": 1, "dense-control": 1}
+    assert len(plan.floor) == 1
+
+
+def test_parents_come_before_children() -> None:
+    seen: set[str] = set()
+    for folder, cell in make_plan(read_study(tiny())).cells.items():
+        assert all(parent.folder in seen for parent in cell.parents.values())
+        seen.add(folder)
+
+
+def test_adding_to_a_study_keeps_what_is_there() -> None:
+    base = keys()
+    assert base < keys(recipes=[*tiny()["recipes"], INIT])
+    assert base < keys(probes=["performance", "gradcam", "concepts"])
+    assert base < keys(seeds={"dense": [0, 1, 2], "tickets": [0, 1]})
+    assert base < keys(controls={"kinds": ["random", "dense", "reinit", "unretrained"], "rounds": [1, 2]})
+
+
+def test_two_recipes_share_dense_networks_and_the_first_cut() -> None:
+    both = make_plan(read_study(tiny(recipes=[*tiny()["recipes"], INIT], controls="none")))
+    kinds = Counter(cell.kind for cell in both.cells.values())
+    assert kinds["train"] == 4  # two dense, rewind points at 0 and at one epoch
+    assert kinds["prune"] == 3  # the first cut is the same
+
+
+def test_where_data_lies_and_how_cells_run_is_not_in_a_key() -> None:
+    data = {**tiny()["data"], "cache": "/elsewhere"}
+    assert keys() == keys(data=data, execution={"pictures": 16, "threads": 3, "device": "cuda"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training": {**tiny()["training"], "lr": 0.06}},
+        {"model": "small_cnn"},
+        {"data": {**tiny()["data"], "size": 17}},
+    ],
+)
+def test_what_matters_changes_every_key_after_it(change: dict[str, object]) -> None:
+    before, after = keys(), keys(**change)
+    assert {folder for folder in before & after if not folder.startswith("data")} == set()
+
+
+def test_a_weights_file_counts_by_its_content(tmp_path: Path) -> None:
+    found = []
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        save_file({"w": torch.full((2,), value)}, tmp_path / f"{name}.safetensors")
+        found.append(keys(model={"name": "small_cnn", "weights": str(tmp_path / f"{name}.safetensors")}))
+    assert found[0] == found[1] != found[2]
+    with pytest.raises(PrunescopeError, match="no file at"):
+        keys(model={"name": "small_cnn", "weights": str(tmp_path / "missing.safetensors")})
+
+
+def test_controls_without_rewinding_train_as_long_as_their_ticket() -> None:
+    recipe = {"name": "tune", "schedule": {"density": 0.25, "rounds": 3}, "rewind": {"to": "none"}}
+    plan = make_plan(read_study(tiny(recipes=[recipe], controls={"kinds": ["dense"], "rounds": [3]})))
+    control = next(cell for cell in plan.cells.values() if cell.params.get("role") == "dense-control")
+    assert control.params["times"] == 3
+
+
+def test_queue_hands_out_everything_once_and_parents_first() -> None:
+    plan = make_plan(read_study(tiny()))
+    queue, seen = Queue(plan, set()), []
+    while task := queue.take():
+        for cell in task:
+            assert all(parent.folder in seen for parent in cell.parents.values())
+        queue.finish(task)
+        seen += [cell.folder for cell in task]
+    assert len(queue) == 0
+    assert sorted(seen) == sorted(plan.cells)
+
+
+def test_probes_of_one_checkpoint_share_a_task() -> None:
+    plan = make_plan(read_study(tiny()))
+    queue, tasks = Queue(plan, set()), []
+    while task := queue.take():
+        tasks.append(task)
+        queue.finish(task)
+    shared = [task for task in tasks if len(task) > 1]
+    assert len(shared) == 4  # of two tickets and two controls; the dense ones wait for their own performance
+    for task in shared:
+        assert len({cell.parents["checkpoint"].folder for cell in task}) == 1
+
+
+def test_a_failed_cell_takes_only_its_descendants() -> None:
+    plan = make_plan(read_study(tiny()))
+    queue = Queue(plan, set())
+    queue.finish(queue.take())  # the data
+    failed = next(cell for cell in plan.cells.values() if cell.label == "dense seed 0")
+    skipped = {cell.folder for cell in queue.fail(failed)}
+    done = set()
+    while task := queue.take():
+        queue.finish(task)
+        done |= {cell.folder for cell in task}
+    assert len(queue) == 0
+    assert done.isdisjoint(skipped)
+    assert any(plan.cells[folder].label == "dense seed 1" for folder in done)
+
+
+def test_keys_are_pinned() -> None:
+    """A change here orphans every stored study: raise FORMAT on purpose, never by accident."""
+    cells = make_plan(read_study(tiny())).cells.values()
+    assert [cell.folder for cell in cells if cell.label in PINNED] == list(PINNED.values())
+
+
+PINNED: dict[str, str] = {}
