@@ -269,8 +269,42 @@ def test_attention_mixes_positions_not_heads() -> None:
 
 
 def test_deep_and_wide_does_not_overflow() -> None:
+    """200 paths more with every layer: 10^920 in all. A unit that nothing reaches must stay dead beside them."""
     model = nn.Sequential(*[nn.Linear(200, 200) for _ in range(400)])
-    assert effective_density(model, Mask.dense(model, prunable(model)), (200,)) == 1.0
+    tensors = Mask.dense(model, prunable(model)).to_tensors()
+    tensors["0.weight"][7] = False
+    live = effective_mask(model, Mask(tensors), (200,))
+    assert live.total - live.kept == 200 + 200
+    assert not live["1.weight"][:, 7].any()
+
+
+class Token(nn.Module):
+    """A learned token beside the image's, a learned position, and a sum in place whose result is not looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.position = nn.Parameter(torch.ones(1, 1, 2)), nn.Parameter(torch.ones(1, 3, 2))
+        self.embed, self.mlp, self.head = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1) + self.position
+        y = self.mlp(x)
+        y.add_(x)
+        return self.head(y.mT.mT.flatten(1))
+
+
+def test_what_is_learned_but_does_not_depend_on_the_image_is_no_signal() -> None:
+    model = Token()
+    live = effective_mask(model, Mask.dense(model, prunable(model)), (2, 2))
+    assert live["head.weight"].tolist() == [[False] * 2 + [True] * 4]
+
+
+def test_a_sum_in_place_joins_also_when_its_result_is_not_looked_at() -> None:
+    model = Token()
+    tensors = Mask.dense(model, prunable(model)).to_tensors()
+    tensors["mlp.weight"][:] = False
+    live = effective_mask(model, Mask(tensors), (2, 2))
+    assert live["embed.weight"].all()
 
 
 def test_leaves_the_network_as_it_was() -> None:

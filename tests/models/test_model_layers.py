@@ -45,33 +45,33 @@ def test_order_is_that_of_a_real_pass(name: str) -> None:
 
 
 class Backwards(nn.Module):
-    """Registered in another order than it runs; `shared` runs twice, `unused` never."""
+    """Registered in another order than it runs; `twice` runs twice, `unused` never."""
 
     def __init__(self, traceable: bool) -> None:
         super().__init__()
         self.head = nn.Linear(4, 2)
-        self.last, self.shared, self.unused = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.once, self.twice, self.unused = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
         self.aux = nn.Linear(4, 2)
         self.traceable = traceable
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        x = self.shared(F.relu(self.shared(x)))
+        x = self.twice(self.once(F.relu(self.twice(x))))
         if not self.traceable and x.sum() > 0:
             x = x * 2
-        x = self.last(x).mean((2, 3))
+        x = x.mean((2, 3))
         return (self.head(x), self.aux(x)) if self.training else self.head(x)
 
 
 def test_execution_order_is_not_module_order() -> None:
     model = Backwards(traceable=True)
-    assert execution_order(model) == ["shared", "last", "head"]
-    assert (last_conv(model), penultimate(model)) == ("last", "head")
+    assert execution_order(model) == ["once", "twice", "head"]
+    assert (last_conv(model), penultimate(model)) == ("twice", "head")
     assert model.training
 
 
 def test_networks_that_cannot_be_traced_fall_back_on_module_order() -> None:
     model = Backwards(traceable=False)
-    assert execution_order(model) == ["head", "last", "shared", "unused"]
+    assert execution_order(model) == ["head", "once", "twice", "unused"]
     assert (last_conv(model), penultimate(model)) == ("unused", "head")
     assert model.training
 

@@ -20,7 +20,7 @@ SAME = _names(
     """relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu elu elu_ selu celu gelu silu mish hardswish hardtanh softplus
     softsign sigmoid sigmoid_ tanh tanh_ hardsigmoid logsigmoid log_softmax threshold clamp clamp_ clamp_min clamp_max
     abs neg square pow sqrt normalize local_response_norm dropout dropout1d dropout2d dropout3d alpha_dropout
-    feature_alpha_dropout to float double half bfloat16 type type_as cpu cuda"""
+    feature_alpha_dropout to float double half bfloat16 type type_as cpu cuda detach"""
 )
 STRUCTURE = _names(
     """cat concat concatenate stack flatten view view_as reshape permute transpose t squeeze unsqueeze expand expand_as
@@ -35,8 +35,10 @@ IN_PLACE = _names("add_ sub_ mul_ div_")
 ASIDE = _names(
     """__get__ size dim ndimension numel is_floating_point is_complex is_contiguous stride get_device __len__ __hash__
     __bool__ __eq__ __ne__ item _assert data_ptr has_names is_nested new_zeros new_ones new_empty new_full new_tensor
-    zeros_like ones_like full_like empty_like detach"""
+    zeros_like ones_like full_like empty_like"""
 )
+#: Attributes of tensors that hold the signal, and the operation that each is like.
+ATTRIBUTES = {"T": "t", "mT": "t", "H": "t", "mH": "t", "data": "detach"}
 
 
 class Leaves(Protocol):
@@ -70,6 +72,13 @@ def alive(result: Any) -> Any:
     if isinstance(result, dict):
         return {key: alive(item) for key, item in result.items()}
     return _Boolean.apply(result) if is_signal(result) else result
+
+
+def constant(result: Any) -> Any:
+    """What was computed without the image, so that it does not look like a signal: parameters require gradients."""
+    if isinstance(result, (list, tuple)) and any(isinstance(item, Tensor) for item in result):
+        return type(result)(constant(item) for item in result)
+    return result.detach() if isinstance(result, Tensor) else result
 
 
 def is_signal(value: object) -> bool:

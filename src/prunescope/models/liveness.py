@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from prunescope.core.mask import Mask
 from prunescope.models.live_rules import (
     ASIDE,
+    ATTRIBUTES,
     CONTRACTION,
     IN_PLACE,
     SAME,
@@ -18,6 +19,7 @@ from prunescope.models.live_rules import (
     STRUCTURE,
     WEIGHTED,
     alive,
+    constant,
     flat,
     is_signal,
     refusal,
@@ -48,10 +50,11 @@ class Liveness(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
+        if name == "__get__" and func.__self__.__name__ in ATTRIBUTES:  # of a tensor: x.T
+            name = ATTRIBUTES[func.__self__.__name__]
         signal = any(is_signal(value) for value in flat((args, tuple(kwargs.values()))))
         if name in ASIDE or not signal:
-            with torch.no_grad():  # so that what is computed from parameters alone does not look like a signal
-                return func(*args, **kwargs)
+            return constant(func(*args, **kwargs))
         # Private copies: what autograd keeps for the way back must survive a later operation in place.
         result = alive(self._apply(name, func, alive(args), alive(kwargs)))
         return args[0].copy_(result) if name in IN_PLACE and is_signal(args[0]) else result
