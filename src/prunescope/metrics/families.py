@@ -1,0 +1,56 @@
+"""Which distances apply to which kind of array, and what a reader must know of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from prunescope.metrics import maps, predictions, rankings, scores
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """One way to compare an array of two networks.
+
+    Attributes:
+        function: (dense's array, other's array) -> one value per item, NaN where there is none.
+        over: what the items are: `image` (rows aligned by image id, one value per image), `class` (one per row), or
+            `concept` (columns; the function takes bootstrap weights over images as a third argument).
+        higher_is_better: True when larger means more alike.
+        title: plain words for axes and tables.
+    """
+
+    name: str
+    function: Callable[..., Array]
+    title: str
+    unit: str
+    higher_is_better: bool
+    over: Literal["image", "class", "concept"] = "image"
+
+
+#: Families of distances; a probe names the family that applies to each of its arrays. The first is the headline.
+FAMILIES: dict[str, tuple[Distance, ...]] = {
+    "maps": (
+        Distance("spearman", maps.spearman, "rank correlation of heat maps", "Spearman's rho", True),
+        Distance("pearson", maps.pearson, "correlation of heat maps", "Pearson's r", True),
+        Distance("ssim", maps.ssim, "structural similarity of heat maps", "SSIM", True),
+        Distance("iou20", maps.iou20, "overlap of the hottest 20 % of pixels", "intersection over union", True),
+        Distance("shift", maps.shift, "shift of the maps' centre", "share of the diagonal", False),
+    ),
+    "labels": (Distance("agreement", predictions.agreement, "same decision", "share of images", True),),
+    "rankings": (
+        Distance("rbo", rankings.rbo, "overlap of concept rankings", "rank-biased overlap", True, "class"),
+        Distance("jaccard", rankings.jaccard, "same five top concepts", "Jaccard index", True, "class"),
+        Distance("kendall", rankings.kendall, "order of concepts", "Kendall's tau", True, "class"),
+        Distance("cosine", rankings.cosine, "direction of concept contributions", "cosine", True, "class"),
+        Distance("sign_flips", rankings.sign_flips, "concepts that change sides", "share of concepts", False, "class"),
+    ),
+    "scores": (
+        Distance("correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "concept"),
+    ),
+}
