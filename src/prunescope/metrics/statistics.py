@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,27 +57,44 @@ def bootstrap_mean(values: Array, *, seed: int, draws: int = 1000, level: float 
     return Interval(mean, float(low), float(high), len(found), dropped)
 
 
-def t_interval(values: Array, level: float = 0.95) -> Interval:
-    """Mean over runs with Student's interval; the bounds are NaN for a single run."""
+@dataclass(frozen=True)
+class Spread:
+    """A standard deviation between runs and the degrees of freedom behind it."""
+
+    sd: float
+    dof: int
+
+
+def pooled_spread(groups: Sequence[Array]) -> Spread:
+    """Standard deviation within groups, pooled over them: few runs at each of many densities tell of one spread.
+
+    Assumes that the spread is the same in all groups. NaN when no group has two values.
+    """
+    found = [group[np.isfinite(group)].astype(np.float64) for group in groups]
+    dof = sum(len(group) - 1 for group in found if len(group))
+    if dof < 1:
+        return Spread(math.nan, 0)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in found if len(group))
+    return Spread(math.sqrt(squares / dof), dof)
+
+
+def t_interval(values: Array, spread: Spread | None = None, level: float = 0.95) -> Interval:
+    """Mean over runs with Student's interval.
+
+    Args:
+        spread: of the runs, when known from more groups than this one; None: estimated from `values` alone (the
+            bounds are NaN for a single run).
+    """
     found = values[np.isfinite(values)].astype(np.float64)
     dropped = len(values) - len(found)
     if not len(found):
         return Interval(math.nan, math.nan, math.nan, 0, dropped)
     mean = float(found.mean())
-    if len(found) == 1:
-        return Interval(mean, math.nan, math.nan, 1, dropped)
-    half = stats.t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
+    spread = spread or pooled_spread([found])
+    if not spread.dof:
+        return Interval(mean, math.nan, math.nan, len(found), dropped)
+    half = stats.t.ppf((1 + level) / 2, spread.dof) * spread.sd / math.sqrt(len(found))
     return Interval(mean, mean - half, mean + half, len(found), dropped)
-
-
-def prediction_interval(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """Where one more value of the same kind would fall: mean +- t s sqrt(1 + 1/n). NaNs with fewer than two values."""
-    found = values[np.isfinite(values)].astype(np.float64)
-    if len(found) < 2:
-        return math.nan, math.nan
-    n = len(found)
-    half = stats.t.ppf((1 + level) / 2, n - 1) * found.std(ddof=1) * math.sqrt(1 + 1 / n)
-    return float(found.mean() - half), float(found.mean() + half)
 
 
 @dataclass(frozen=True)

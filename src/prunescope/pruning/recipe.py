@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.engine.training import Training
@@ -22,6 +22,8 @@ class Recipe:
         training: how each round retrains; None: as the dense network was trained.
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.
     """
+
+    __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}  # a criterion is checked by its own fields
 
     name: str
     criterion: Criterion = field(default_factory=Magnitude)

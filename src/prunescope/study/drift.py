@@ -13,7 +13,7 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import derive
 from prunescope.core.types import Estimate, Record
 from prunescope.metrics.families import FAMILIES, Distance
-from prunescope.metrics.statistics import Interval, bootstrap_mean, prediction_interval, resamples, t_interval
+from prunescope.metrics.statistics import Interval, Spread, bootstrap_mean, resamples, t_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Subset = Literal["all", "both_right"]
@@ -128,18 +128,22 @@ def _both_right(reference: Mapping[str, Record], other: Mapping[str, Record]) ->
 
 
 def noise_floor(values: Array) -> tuple[float, float] | None:
-    """Where the drift between two dense networks of other seeds falls: the 95 % prediction interval of its pairs.
+    """The range of the drift between dense networks that differ only in seed, over all their pairs.
 
-    From k seeds come k(k-1)/2 pairs, which share networks and so are not independent: with three seeds the interval
-    is a little too narrow. With one pair there is no interval, and no floor.
+    From k seeds come k(k-1)/2 pairs, which share networks and so are not independent: more seeds make a better floor,
+    and with a single pair there is none.
     """
-    low, high = prediction_interval(values)
-    return (low, high) if np.isfinite(low) else None
+    found = values[np.isfinite(values)]
+    return (float(found.min()), float(found.max())) if len(found) > 1 else None
 
 
-def over_seeds(values: Array, *, floor: tuple[float, float] | None) -> Estimate:
-    """Mean over runs with Student's interval: the run is the unit of a claim."""
-    found = t_interval(values)
+def over_seeds(values: Array, *, floor: tuple[float, float] | None, spread: Spread | None = None) -> Estimate:
+    """Mean over runs with Student's interval: the run is the unit of a claim.
+
+    Args:
+        spread: between runs, pooled over a recipe's rounds: two or three runs alone know little of it.
+    """
+    found = t_interval(values, spread)
     return Estimate("", found.value, found.low, found.high, found.n, floor=floor, dropped=found.dropped)
 
 

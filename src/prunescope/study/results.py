@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import derive
 from prunescope.core.types import Record
+from prunescope.metrics.statistics import pooled_spread
 from prunescope.study.config import Study
 from prunescope.study.drift import DriftRow, drift, noise_floor, over_seeds, verdict
 from prunescope.study.folder import read_folder
-from prunescope.study.plan import Point, make_plan
+from prunescope.study.plan import Point
 from prunescope.study.records import load_record
 from prunescope.study.store import Store
 
@@ -87,8 +89,6 @@ def results(root: Path) -> Results:
 def _data_folder(store: Store) -> str:
     folders = sorted(path.name for path in store.cells.glob("data-*"))
     if not folders:
-        from prunescope.core.errors import PrunescopeError
-
         raise PrunescopeError(f"nothing is done yet in {store.root}: run the study first")
     return folders[-1]
 
@@ -142,15 +142,20 @@ def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _pooled(drifts: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds (the run is the unit), beside the floor of the same measure."""
+    """Means over seeds beside the floor of the same measure; the spread between seeds is pooled over the rounds."""
     floor = {
         key: noise_floor(group["value"].to_numpy()) for key, group in floors.groupby(MEASURE, sort=False, dropna=False)
+    }
+    spread = {
+        key: pooled_spread([runs["value"].to_numpy() for _, runs in group.groupby("round")])
+        for key, group in drifts.groupby([*PLACE[:2], *MEASURE], sort=False, dropna=False)
     }
     rows = []
     for key, group in drifts.groupby([*PLACE, *MEASURE], sort=False, dropna=False):
         measure = key[len(PLACE) :]
         first = group.iloc[0]
-        estimate = over_seeds(group["value"].to_numpy(), floor=floor.get(measure))
+        between = spread[(*key[:2], *measure)]
+        estimate = over_seeds(group["value"].to_numpy(), floor=floor.get(measure), spread=between)
         low, high = estimate.floor or (np.nan, np.nan)
         rows.append(
             {
@@ -192,6 +197,3 @@ def _problems(study: Study, store: Store, points: list[Point], done: list[Point]
         if study.recipes and role not in roles:
             found.append(f"There is no {name}: what pruning did cannot be told from what retraining did.")
     return found
-
-
-__all__ = ["MEASURE", "PLACE", "Results", "make_plan", "results"]

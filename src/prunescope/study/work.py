@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunescope import __version__
 from prunescope.core.configure import configure, named
@@ -24,7 +24,7 @@ from prunescope.core.seeds import derive, numpy_generator
 from prunescope.core.types import Record
 from prunescope.data.load import load_data
 from prunescope.data.split import NAMES, Dataset
-from prunescope.data.training_batches import steps_per_epoch, training_batches
+from prunescope.data.training_batches import steps_per_epoch
 from prunescope.engine.device import pick_device
 from prunescope.engine.steps import Step
 from prunescope.engine.train import fit
@@ -35,6 +35,7 @@ from prunescope.models.layers import prunable
 from prunescope.models.zoo import build_model
 from prunescope.probes.base import measure, probes
 from prunescope.pruning.controls import shuffled
+from prunescope.pruning.loop import criterion_batches
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.scoring import criteria, cut
 from prunescope.study.config import Study
@@ -103,7 +104,10 @@ class Workshop:
         data = self.data(cell.parents["data"])
         training = configure(Training, cell.params["training"], "training")
         model = self._model(data, derive(cell.params["seed"], "init"))
-        stop = self._step(cell.params["stop"], training, data) if "stop" in cell.params else None
+        stop = None
+        if "stop" in cell.params:
+            place = Step.parse(cell.params["stop"])
+            stop = place.at(self._per_epoch(training, data), training.total_steps(data.train))
         with self._writing(cell) as folder:
             history = self._fit(cell, model, training, data, progress, seed=cell.params["seed"], stop=stop)
             Checkpoint.of(model, history=history).save(folder)
@@ -128,10 +132,7 @@ class Workshop:
         if before is None:
             before = Mask.dense(model, prunable(model, ignore=tuple(params.get("ignore", ()))))
         seed = derive(params["seed"][0], "criterion", params["seed"][1]) if "seed" in params else 0
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            return training_batches(data.train, batch_size=128, seed=seed, epoch=0, device=self.device)
-
+        batches = criterion_batches(data.train, self.study.training, seed, self.device)
         criterion = named(criteria, params["criterion"], "criterion")
         model.to(self.device)
         return cut(model, before, criterion, keep=params["density"], scope=params["scope"], batches=batches, seed=seed)
@@ -148,8 +149,7 @@ class Workshop:
         if role != "reinit":
             source = self._checkpoint(cell.parents["rewind"]) if "rewind" in cell.parents else pruned
             source.into(model)
-            if rewind.to in ("late", "lr"):
-                start = self._step(str(rewind.at), training, data)
+            start = rewind.start(self._per_epoch(training, data), training.total_steps(data.train))
         pruned.mask.apply_(model)
         history: list[Any] = []
         with self._writing(cell) as folder:
@@ -195,9 +195,8 @@ class Workshop:
     def _model(self, data: Dataset, seed: int) -> nn.Module:
         return build_model(self.study.model, classes=len(data.classes), channels=data.train.shape[0], seed=seed)
 
-    def _step(self, text: str, training: Training, data: Dataset) -> int:
-        per_epoch = steps_per_epoch(data.train, training.batch_size)
-        return Step.parse(text).at(per_epoch, training.total_steps(data.train))
+    def _per_epoch(self, training: Training, data: Dataset) -> int:
+        return steps_per_epoch(data.train, training.batch_size)
 
     def _density(self, model: nn.Module, mask: Mask, data: Dataset) -> dict[str, Any]:
         effective = effective_density(model, mask, data.train.shape)
