@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.metrics import maps, predictions, rankings, scores
+from prunescope.metrics import maps, predictions, rankings, scores, shares
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,38 +19,50 @@ class Distance:
 
     Attributes:
         function: (dense's array, other's array) -> one value per item, NaN where there is none.
+        title: plain words for axes and tables.
+        unit: for the axis.
+        higher_is_better: True when larger means more alike, False when smaller does, None when 0 does (a difference).
         over: what the items are: `image` (rows aligned by image id, one value per image), `class` (one per row), or
             `concept` (columns; the function takes bootstrap weights over images as a third argument).
-        higher_is_better: True when larger means more alike.
-        title: plain words for axes and tables.
+        range: smallest and largest possible value.
     """
 
     name: str
     function: Callable[..., Array]
     title: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     over: Literal["image", "class", "concept"] = "image"
+    range: tuple[float, float] = (0.0, 1.0)
 
+
+_SIGNED = (-1.0, 1.0)
 
 #: Families of distances; a probe names the family that applies to each of its arrays. The first is the headline.
 FAMILIES: dict[str, tuple[Distance, ...]] = {
     "maps": (
-        Distance("spearman", maps.spearman, "rank correlation of heat maps", "Spearman's rho", True),
-        Distance("pearson", maps.pearson, "correlation of heat maps", "Pearson's r", True),
-        Distance("ssim", maps.ssim, "structural similarity of heat maps", "SSIM", True),
+        Distance("spearman", maps.spearman, "rank correlation of heat maps", "Spearman's rho", True, range=_SIGNED),
+        Distance("pearson", maps.pearson, "correlation of heat maps", "Pearson's r", True, range=_SIGNED),
+        Distance("ssim", maps.ssim, "structural similarity of heat maps", "SSIM", True, range=_SIGNED),
         Distance("iou20", maps.iou20, "overlap of the hottest 20 % of pixels", "intersection over union", True),
         Distance("shift", maps.shift, "shift of the maps' centre", "share of the diagonal", False),
+    ),
+    "energy": (
+        Distance("energy", shares.difference, "difference in heat on the object", "share", None, range=_SIGNED),
+    ),
+    "pointing": (
+        Distance("pointing", shares.difference, "difference in peaks on the object", "share", None, range=_SIGNED),
     ),
     "labels": (Distance("agreement", predictions.agreement, "same decision", "share of images", True),),
     "rankings": (
         Distance("rbo", rankings.rbo, "overlap of concept rankings", "rank-biased overlap", True, "class"),
         Distance("jaccard", rankings.jaccard, "same five top concepts", "Jaccard index", True, "class"),
-        Distance("kendall", rankings.kendall, "order of concepts", "Kendall's tau", True, "class"),
-        Distance("cosine", rankings.cosine, "direction of concept contributions", "cosine", True, "class"),
+        Distance("kendall", rankings.kendall, "order of concepts", "Kendall's tau", True, "class", _SIGNED),
+        Distance("cosine", rankings.cosine, "direction of concept contributions", "cosine", True, "class", _SIGNED),
         Distance("sign_flips", rankings.sign_flips, "concepts that change sides", "share of concepts", False, "class"),
     ),
     "scores": (
-        Distance("correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "concept"),
+        Distance("correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "concept",
+                 _SIGNED),
     ),
-}
+}  # fmt: skip

@@ -26,9 +26,12 @@ def _of_maps(function: Distance) -> Distance:
     @wraps(function)
     def wrapped(a: Array, b: Array) -> Array:
         if a.shape != b.shape or a.ndim != 3:
-            raise PrunescopeError(f"maps must have equal shapes (images, h, w), got {a.shape} and {b.shape}")
+            raise PrunescopeError(
+                f"maps must have equal shapes (images, h, w), got {a.shape} and {b.shape}: "
+                "compare maps of the same layer and image size"
+            )
         a, b = a.astype(np.float64), b.astype(np.float64)
-        peaks = [maps.reshape(len(maps), -1).max(axis=1, initial=0) for maps in (a, b)]
+        peaks = [maps.max(axis=(1, 2), initial=0) for maps in (a, b)]
         found = (peaks[0] > 0) & (peaks[1] > 0)  # NaN compares false
         result = np.full(len(a), np.nan)
         if found.any():
@@ -65,7 +68,8 @@ def spearman(a: Array, b: Array) -> Array:
 def ssim(a: Array, b: Array) -> Array:
     """Structural similarity (Wang et al. 2004) of maps scaled to a maximum of 1; -1 to 1, 1 is equal.
 
-    Uniform windows of 7 pixels, or the largest odd number that fits a smaller map; only windows inside the map count.
+    Uniform windows of 7 x 7 pixels, or of the largest odd side that fits a smaller map; only windows that lie wholly
+    inside the map count. (A window of one pixel has no variance: there only the brightness is compared.)
     """
     size = min(7, *(side if side % 2 else side - 1 for side in a.shape[1:]))
     n = size * size

@@ -15,7 +15,11 @@ def agreement(a: Array, b: Array) -> Array:
 
 
 def flips(before: Array, after: Array, classes: int) -> Array:
-    """Counts (C, C): images that the first network puts into the row's class and the second into the column's."""
+    """Counts (C, C): images that the first network puts into the row's class and the second into the column's.
+
+    >>> flips(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).tolist()
+    [[1, 1], [0, 1]]
+    """
     table = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(table, (before, after), 1)
     return table
@@ -30,5 +34,14 @@ def modal(predictions: Array, classes: int) -> Array:
 
 def pies(dense: Array, pruned: Array, classes: int) -> Array:
     """Pruning identified exemplars (Hooker et al. 2019): images whose modal prediction differs between the dense and
-    the pruned networks; (runs, N) each -> bool (N,)."""
+    the pruned networks; (runs, N) each -> bool (N,).
+
+    Meant for populations: with one run on each side it is every flip, and with two a mode is often a tie.
+    """
     return modal(dense, classes) != modal(pruned, classes)
+
+
+def flip_share(before: Array, after: Array) -> Array:
+    """How hard each image is hit: share of the pairs of networks that decide differently, (pairs, N) -> (N,), 0 to 1."""
+    found: Array = (before != after).mean(axis=0)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive
 from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch, training_batches
-from prunescope.engine.train import History, fit
+from prunescope.engine.train import History, StepState, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.layers import prunable
@@ -53,6 +53,7 @@ def retrain(
     training: Training,
     *,
     rewind_weights: Mapping[str, Tensor] | None = None,
+    start: int | None = None,
     order: int,
     seed: int,
     **options: Any,
@@ -62,13 +63,15 @@ def retrain(
     Args:
         training: how to train (the caller resolves `recipe.training or dense training`).
         rewind_weights: state (weights and buffers) to go back to; None keeps the weights.
+        start: optimiser step at which the schedule is entered; None: where the recipe rewinds to.
         order: data order; rounds pass their number.
         options: further arguments of `engine.train.fit` (state, validate, on_epoch, device ...).
     """
     if rewind_weights is not None:
         model.load_state_dict(dict(rewind_weights))
     mask.apply_(model)
-    start = recipe.rewind.start(steps_per_epoch(split, training.batch_size), training.total_steps(split))
+    if start is None:
+        start = recipe.rewind.start(steps_per_epoch(split, training.batch_size), training.total_steps(split))
     return fit(model, split, training, seed=seed, mask=mask, start=start, order=order, **options)
 
 
@@ -80,6 +83,8 @@ def rounds(
     *,
     seed: int,
     rewind_weights: Mapping[str, Tensor] | None = None,
+    validate: Split | None = None,
+    on_step: Sequence[Callable[[StepState], None]] = (),
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     device: torch.device | str = "auto",
 ) -> Iterator[Checkpoint]:
@@ -87,7 +92,10 @@ def rounds(
 
     Args:
         model: the dense network at the end of its training; it holds the last ticket afterwards.
+        training: how the dense network was trained; retraining is the same unless the recipe has its own.
         rewind_weights: state to rewind to (`init` and `late`): of the initialisation, or of step `recipe.rewind.at`.
+            Recipes that keep the weights do not use it.
+        validate, on_step, on_epoch: as for `engine.train.fit`.
 
     Raises:
         PrunescopeError: the recipe rewinds, and there is nothing to rewind to.
@@ -102,6 +110,6 @@ def rounds(
         history = retrain(
             model, mask, recipe, split, retraining,
             rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
-            order=number, seed=seed, on_epoch=on_epoch, device=device,
+            order=number, seed=seed, validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
         )  # fmt: skip
         yield Checkpoint.of(model, mask=mask, round=number, history=history)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scoring import Criterion
+from prunescope.pruning.scoring import SCOPES, Criterion, Scope
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Criterion, scope, schedule, rewinding and retraining.
+    """Criterion, scope, schedule, rewinding and retraining. Hashable: two equal recipes are one.
 
     Attributes:
         name: for people, and in the report's legends.
@@ -27,7 +27,7 @@ class Recipe:
 
     name: str
     criterion: Criterion = field(default_factory=Magnitude)
-    scope: Literal["global", "layer"] = "global"
+    scope: Scope = "global"
     schedule: Schedule = field(default_factory=Schedule)
     rewind: Rewind = field(default_factory=Rewind)
     training: Training | None = None
@@ -36,5 +36,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.name:
             raise PrunescopeError("a recipe needs a name")
-        if self.rewind.to == "late" and self.training is not None and self.rewind.at in ("0it", "0ep", "0%"):
-            raise PrunescopeError("rewinding late to step 0 is rewinding to the initialisation: write to: init")
+        if not isinstance(self.criterion, Criterion):
+            raise PrunescopeError(f"criterion must be a Criterion, as criterion('magnitude') is; got {self.criterion!r}")
+        if self.scope not in SCOPES:
+            raise choices("scope", self.scope, SCOPES)
+        if isinstance(self.ignore, str):
+            raise PrunescopeError(f"ignore must be a list of names, got the text {self.ignore!r}")
+        object.__setattr__(self, "ignore", tuple(self.ignore))
+        if self.training is not None:
+            self.rewind.require_inside(self.training.epochs)

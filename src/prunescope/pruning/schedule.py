@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.steps import Step
+
+Kind = Literal["geometric", "linear", "one-shot"]
+Target = Literal["init", "late", "lr", "none"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,17 @@ class Schedule:
 
     density: float = 0.1
     rounds: int = 6
-    kind: Literal["geometric", "linear", "one-shot"] = "geometric"
+    kind: Kind = "geometric"
 
     def __post_init__(self) -> None:
         if not 0 < self.density < 1:
             raise PrunescopeError(
                 f"density is the share of weights kept at the end, above 0 and below 1, got {self.density}"
             )
-        if self.rounds < 1:
-            raise PrunescopeError(f"rounds must be at least 1, got {self.rounds}")
+        if self.rounds < 1 or self.rounds != int(self.rounds):
+            raise PrunescopeError(f"rounds must be a whole number of at least 1, got {self.rounds}")
+        if self.kind not in get_args(Kind):
+            raise choices("schedule", self.kind, get_args(Kind))
 
     def densities(self) -> tuple[float, ...]:
         """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`."""
@@ -53,14 +58,27 @@ class Rewind:
         to: `init`: weights and buffers of the initialisation (Frankle and Carbin 2019); `late`: those of an early
             step, with the schedule going on from there (Frankle et al. 2020); `lr`: weights stay, the learning rate
             goes back (Renda et al. 2020); `none`: weights stay, the retraining's own schedule runs (fine-tuning).
-        at: the step for `late` and `lr`: `1ep`, `500it`, `5%`.
+        at: the step for `late` and `lr`: `1ep`, `500it`, `5%`. The others have none.
     """
 
-    to: Literal["init", "late", "lr", "none"] = "late"
+    to: Target = "late"
     at: str = "1ep"
 
     def __post_init__(self) -> None:
-        Step.parse(self.at)
+        if self.to not in get_args(Target):
+            raise choices("rewinding", self.to, get_args(Target))
+        if not self.has_step and self.at != Rewind.at:
+            raise PrunescopeError(f"rewinding to {self.to!r} has no step: leave out `at` ({self.at})")
+        step = Step.parse(self.at)
+        if self.to == "late" and step.amount == 0:
+            raise PrunescopeError("rewinding late to step 0 is rewinding to the initialisation: write to: init")
+        if step.unit == "%" and step.amount >= 100:
+            raise PrunescopeError(f"rewinding at {self.at} leaves nothing to train")
+
+    @property
+    def has_step(self) -> bool:
+        """Whether retraining enters its schedule at step `at`, and not at its beginning."""
+        return self.to in ("late", "lr")
 
     @property
     def keeps_weights(self) -> bool:
@@ -68,5 +86,23 @@ class Rewind:
         return self.to in ("lr", "none")
 
     def start(self, per_epoch: int, total: int) -> int:
-        """Optimiser step at which retraining enters its schedule."""
-        return Step.parse(self.at).at(per_epoch, total) if self.to in ("late", "lr") else 0
+        """Optimiser step at which retraining enters its schedule.
+
+        >>> Rewind("late", at="1ep").start(per_epoch=100, total=1000), Rewind("init").start(100, 1000)
+        (100, 0)
+
+        Raises:
+            PrunescopeError: nothing of the schedule is left from there.
+        """
+        if not self.has_step:
+            return 0
+        step = Step.parse(self.at).at(per_epoch, total)
+        if step >= total:
+            raise PrunescopeError(f"rewinding at {self.at} leaves nothing to train: the schedule has {total} steps")
+        return step
+
+    def require_inside(self, epochs: float) -> None:
+        """Refuse a step behind the end of a training of so many epochs, as far as it can be told without the data."""
+        step = Step.parse(self.at)
+        if self.has_step and step.unit == "ep" and step.amount >= epochs:
+            raise PrunescopeError(f"rewinding at {self.at} leaves nothing to train: the training has {epochs:g} epochs")

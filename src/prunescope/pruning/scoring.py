@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from prunescope.core.configure import configure
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.mask import Mask, keep_top
 from prunescope.core.registry import Registry
 from prunescope.engine.untouched import untouched
 
 #: Yields (normalised images, labels) of the training split, as often as it is called, the same batches each time.
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+
+#: Where scores compete: over all weights, or within each tensor.
+Scope = Literal["global", "layer"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 #: Criteria by name. Register a frozen dataclass that subclasses `Criterion`.
 criteria: Registry[type[Criterion]] = Registry(
@@ -32,7 +37,7 @@ class Criterion(ABC):
         needs_seed: whether `seed` is used; then every round and seed gets its own.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "unregistered"
     summary: ClassVar[str] = ""
     needs_data: ClassVar[bool] = False
     needs_seed: ClassVar[bool] = False
@@ -57,26 +62,40 @@ def cut(
     by: Criterion,
     *,
     keep: float,
-    scope: Literal["global", "layer"] = "global",
+    scope: Scope = "global",
     batches: Batches | None = None,
     seed: int = 0,
 ) -> Mask:
     """The mask nested in `mask` that keeps a share `keep` of all prunable weights: those that `by` scores highest.
 
-    The count is exact: round(keep x weights), over all tensors together (`global`) or in each (`layer`). Shares are of
-    all prunable weights, not of the survivors, so rounding does not add up over rounds.
+    The count is exact: round(keep x weights), over all tensors together (`global`) or in each (`layer`; the sum of the
+    rounded counts may then differ from the global one by half a weight per tensor, and a layer that already has fewer
+    keeps what it has). Shares are of all prunable weights, not of the survivors, so rounding does not add up over
+    rounds. Nothing keeps a layer from losing all its weights.
+
+    Args:
+        keep: density to reach, in [0, 1].
+        batches: training data, for criteria that need it.
+        seed: for criteria that draw; use another one each round.
+
+    >>> model = nn.Linear(3, 1)
+    >>> _ = model.weight.data.copy_(torch.tensor([[-3.0, 1.0, 2.0]]))
+    >>> cut(model, Mask.dense(model, ["weight"]), criterion("magnitude"), keep=2 / 3)["weight"].tolist()
+    [[True, False, True]]
 
     Raises:
         PrunescopeError: more is to be kept than is left, or the criterion's scores do not fit.
     """
+    if scope not in SCOPES:
+        raise choices("scope", scope, SCOPES)
+    if not 0 <= keep <= 1:
+        raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:
         raise PrunescopeError(f"criterion {by.name!r} needs training data: pass `batches`")
     with untouched(model):
         scores = by.score(model, mask, batches=batches, seed=seed)
     if scope == "global":
         return keep_top(scores, mask, round(keep * mask.total))
-    if scope != "layer":
-        raise PrunescopeError(f"scope must be 'global' or 'layer', got {scope!r}")
     parts: dict[str, Tensor] = {}
     for name, kept in mask.items():
         parts |= keep_top(scores, Mask({name: kept}), min(round(keep * kept.numel()), int(kept.sum())))

@@ -1,23 +1,26 @@
-"""Drift: how far one network's records lie from another's, with intervals, and against the noise floor."""
+"""Drift: how far one network's records lie from another's, with intervals over images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.seeds import derive
 from prunescope.core.types import Estimate, Record
 from prunescope.metrics.families import FAMILIES, Distance
-from prunescope.metrics.statistics import Interval, Spread, bootstrap_mean, resamples, t_interval
+from prunescope.metrics.statistics import Interval, bootstrap_mean, resamples
+from prunescope.study.alignment import common_images
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Subset = Literal["all", "both_right"]
-Verdict = Literal["within the floor", "beyond the floor", "undecided", "no floor"]
+
+#: Resamples of a mean over concepts: each is a whole table of correlations.
+_CONCEPT_DRAWS = 300
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class DriftRow:
     title: str
     estimate: Estimate
 
+    @property
+    def measure(self) -> tuple[str, str, str, Subset]:
+        """What names the quantity: rows of different networks that agree in this can be held against each other."""
+        return self.probe, self.array, self.distance, self.subset
+
 
 def drift(
     reference: Mapping[str, Record],
@@ -42,78 +50,114 @@ def drift(
 ) -> list[DriftRow]:
     """Compare two networks' records, images aligned by their ids.
 
+    Over images (heat maps, decisions) and concepts (scores) there is a row for all images and, where predictions are
+    there, one for those that both networks classify correctly; tables over classes have one row. Images without a
+    value (blank maps) or that only one network was shown, classes without a ranking, and concepts that cannot be
+    scored in both networks are not averaged in but counted in `Estimate.dropped`.
+
     Args:
         reference, other: {probe key: record}, of the dense network and of the one compared with it.
-        distances: {probe key: {array: family}}, as probes declare them (`Probe.distances`).
-        seed, draws: of the bootstrap over images (classes for class tables).
+        distances: {probe key: {array: family}}, as probes declare them (`Probe.distances`). Arrays that a record does
+            not have are left out.
+        seed, draws: of the bootstrap over images (over classes for class tables).
 
     Raises:
-        PrunescopeError: the records have fewer than two images in common.
+        PrunescopeError: fewer than two images in common; arrays of different shapes or concepts; unknown family.
     """
     right = _both_right(reference, other)
     rows: list[DriftRow] = []
     for probe, arrays in distances.items():
         if probe not in reference or probe not in other:
             continue
+        a, b = reference[probe], other[probe]
         for array, family in arrays.items():
-            if array in reference[probe].arrays and array in other[probe].arrays:
+            if family not in FAMILIES:
+                raise choices("family of distances", family, FAMILIES, f"{probe}/{array}")
+            if array in a.arrays and array in b.arrays:
+                pair = _pair(a, b, array, right, f"{probe}/{array}")
                 for distance in FAMILIES[family]:
-                    chosen = derive(seed, probe, array, distance.name)
-                    rows += _rows(probe, array, distance, reference[probe], other[probe], right, chosen, draws)
+                    bootstrap = _Bootstrap(derive(seed, probe, array, distance.name), draws)
+                    rows += [
+                        DriftRow(probe, array, distance.name, subset, distance.title, _estimate(pair, distance, found))
+                        for subset, found in _compare(pair, distance, bootstrap)
+                    ]
     return rows
 
 
-def _rows(
-    probe: str, array: str, distance: Distance, a: Record, b: Record, right: set[str] | None, seed: int, draws: int
-) -> Iterator[DriftRow]:
-    def row(subset: Subset, found: Interval) -> DriftRow:
-        estimate = Estimate(
-            f"{probe}/{array}/{distance.name}", found.value, found.low, found.high, found.n,
-            distance.unit, distance.higher_is_better, dropped=found.dropped,
-        )  # fmt: skip
-        return DriftRow(probe, array, distance.name, subset, distance.title, estimate)
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """One array of both networks: rows aligned if they are images; `right` then marks those both get right."""
 
-    if distance.over == "class":
-        values = distance.function(a.arrays[array], b.arrays[array])
-        yield row("all", bootstrap_mean(values, seed=seed, draws=draws))
-        return
-    ids, rows_a, rows_b = _aligned(a, b, probe)
-    x, y = a.arrays[array][rows_a], b.arrays[array][rows_b]
-    keep = None if right is None else np.array([name in right for name in ids], dtype=bool)
-    if distance.over == "concept":
-        yield row("all", _over_concepts(distance, x, y, seed, draws))
-        if keep is not None and keep.sum() > 1:
-            yield row("both_right", _over_concepts(distance, x[keep], y[keep], seed, draws))
-        return
-    values = distance.function(x, y)
-    yield row("all", bootstrap_mean(values, seed=seed, draws=draws))
-    if keep is not None and distance.name != "agreement":  # both right is agreement
-        yield row("both_right", bootstrap_mean(values[keep], seed=seed, draws=draws))
+    name: str
+    a: Array
+    b: Array
+    right: Array | None
+    unmatched: int
+    concepts: Array | None
 
 
-def _over_concepts(distance: Distance, x: Array, y: Array, seed: int, draws: int) -> Interval:
-    """Mean over concepts; the interval is over resampled images, since it is they that vary."""
-    values = distance.function(x, y)
-    found = np.isfinite(values)
-    if not found.any():
-        return Interval(math.nan, math.nan, math.nan, 0, len(values))
-    means = [
-        np.nanmean(distance.function(x[:, found], y[:, found], block), axis=1)
-        for block in resamples(len(x), min(draws, 300), seed)
-    ]
-    low, high = np.nanquantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(float(values[found].mean()), float(low), float(high), int(found.sum()), int((~found).sum()))
+@dataclass(frozen=True)
+class _Bootstrap:
+    seed: int
+    draws: int
+
+    def mean(self, values: Array) -> Interval:
+        return bootstrap_mean(values, seed=self.seed, draws=self.draws)
 
 
-def _aligned(a: Record, b: Record, probe: str) -> tuple[list[str], Array, Array]:
-    """Ids in common, in the reference's order, and their rows in both."""
-    if a.ids is None or b.ids is None:
-        raise PrunescopeError(f"records of probe {probe!r} have no image ids: they cannot be aligned")
-    place = {name: i for i, name in enumerate(b.ids.tolist())}
-    pairs = [(name, i, place[name]) for i, name in enumerate(a.ids.tolist()) if name in place]
-    if len(pairs) < 2:
-        raise PrunescopeError(f"records of probe {probe!r} have {len(pairs)} images in common: other data?")
-    return [p[0] for p in pairs], np.array([p[1] for p in pairs]), np.array([p[2] for p in pairs])
+def _pair(a: Record, b: Record, array: str, right: set[str] | None, name: str) -> _Pair:
+    known = [record.info.get("concept_names") for record in (a, b)]
+    if None not in known and list(known[0]) != list(known[1]):
+        raise PrunescopeError(f"{name}: the records speak of different concepts: {known[0]} and {known[1]}")
+    x, y = a.arrays[array], b.arrays[array]
+    if not array.startswith("image."):
+        return _Pair(name, x, y, None, 0, None)
+    ids, (rows_a, rows_b) = common_images([a, b], name)
+    keep = None if right is None else np.array([image in right for image in ids.tolist()], dtype=bool)
+    good = [np.asarray(r.arrays["concept.good"], dtype=bool) for r in (a, b) if "concept.good" in r.arrays]
+    unmatched = len(x) + len(y) - 2 * len(ids)
+    return _Pair(name, x[rows_a], y[rows_b], keep, unmatched, np.logical_and.reduce(good) if good else None)
+
+
+def _compare(pair: _Pair, distance: Distance, bootstrap: _Bootstrap) -> Iterator[tuple[Subset, Interval]]:
+    try:
+        if distance.over == "concept":
+            yield "all", _over_concepts(pair, distance, bootstrap, slice(None))
+            if pair.right is not None:
+                yield "both_right", _over_concepts(pair, distance, bootstrap, pair.right)
+            return
+        values = distance.function(pair.a, pair.b)
+    except PrunescopeError as error:
+        raise PrunescopeError(f"{pair.name}: {error}") from None
+    found = bootstrap.mean(values)
+    yield "all", replace(found, dropped=found.dropped + pair.unmatched)
+    if pair.right is not None and distance.name != "agreement":  # networks that are both right agree
+        yield "both_right", bootstrap.mean(values[pair.right])
+
+
+def _over_concepts(pair: _Pair, distance: Distance, bootstrap: _Bootstrap, images: Array | slice) -> Interval:
+    """Mean over concepts; the interval is over resampled images, since it is they that vary.
+
+    Concepts that the quality gate of either network rejects (`concept.good`) are dropped.
+    """
+    x, y = pair.a[images], pair.b[images]
+    values = distance.function(x, y) if len(x) > 1 else np.full(x.shape[1], np.nan)
+    found = np.isfinite(values) if pair.concepts is None else np.isfinite(values) & pair.concepts
+    n, dropped = int(found.sum()), int((~found).sum())
+    if not n:
+        return Interval(math.nan, math.nan, math.nan, 0, dropped)
+    blocks = resamples(len(x), min(bootstrap.draws, _CONCEPT_DRAWS), bootstrap.seed)
+    drawn = np.concatenate([distance.function(x[:, found], y[:, found], block) for block in blocks])
+    means = drawn[np.isfinite(drawn).all(axis=1)].mean(axis=1)  # a resample in which a score is constant has none
+    low, high = np.quantile(means, [0.025, 0.975]) if len(means) else (math.nan, math.nan)
+    return Interval(float(values[found].mean()), float(low), float(high), n, dropped)
+
+
+def _estimate(pair: _Pair, distance: Distance, found: Interval) -> Estimate:
+    return Estimate(
+        f"{pair.name}/{distance.name}", found.value, found.low, found.high, found.n,
+        distance.unit, distance.higher_is_better, dropped=found.dropped,
+    )  # fmt: skip
 
 
 def _both_right(reference: Mapping[str, Record], other: Mapping[str, Record]) -> set[str] | None:
@@ -125,40 +169,3 @@ def _both_right(reference: Mapping[str, Record], other: Mapping[str, Record]) ->
             return None
         sets.append(set(record.ids[record.arrays["image.predicted"] == record.arrays["image.label"]].tolist()))
     return sets[0] & sets[1]
-
-
-def noise_floor(values: Array) -> tuple[float, float] | None:
-    """The range of the drift between dense networks that differ only in seed, over all their pairs.
-
-    From k seeds come k(k-1)/2 pairs, which share networks and so are not independent: more seeds make a better floor,
-    and with a single pair there is none.
-    """
-    found = values[np.isfinite(values)]
-    return (float(found.min()), float(found.max())) if len(found) > 1 else None
-
-
-def over_seeds(values: Array, *, floor: tuple[float, float] | None, spread: Spread | None = None) -> Estimate:
-    """Mean over runs with Student's interval: the run is the unit of a claim.
-
-    Args:
-        spread: between runs, pooled over a recipe's rounds: two or three runs alone know little of it.
-    """
-    found = t_interval(values, spread)
-    return Estimate("", found.value, found.low, found.high, found.n, floor=floor, dropped=found.dropped)
-
-
-def verdict(estimate: Estimate, *, higher_is_better: bool) -> Verdict:
-    """Whether a drift is more than other seeds explain.
-
-    `within the floor`: the value is no worse than the floor's worse end. `beyond the floor`: value and the better end
-    of its interval are both worse. `undecided`: the value is worse, but its interval reaches into the floor, or there
-    is only one run.
-    """
-    if estimate.floor is None or not np.isfinite(estimate.value):
-        return "no floor"
-    sign = 1 if higher_is_better else -1
-    worst = estimate.floor[0] if higher_is_better else estimate.floor[1]
-    if sign * estimate.value >= sign * worst:
-        return "within the floor"
-    better_end = estimate.high if higher_is_better else estimate.low
-    return "beyond the floor" if np.isfinite(better_end) and sign * better_end < sign * worst else "undecided"

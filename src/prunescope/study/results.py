@@ -17,7 +17,8 @@ from prunescope.core.seeds import derive
 from prunescope.core.types import Record
 from prunescope.metrics.statistics import pooled_spread
 from prunescope.study.config import Study
-from prunescope.study.drift import DriftRow, drift, noise_floor, over_seeds, verdict
+from prunescope.study.drift import DriftRow, drift
+from prunescope.study.floor import noise_floor, over_seeds, verdict
 from prunescope.study.folder import read_folder
 from prunescope.study.plan import Point
 from prunescope.study.records import load_record
@@ -144,7 +145,8 @@ def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 def _pooled(drifts: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds beside the floor of the same measure; the spread between seeds is pooled over the rounds."""
     floor = {
-        key: noise_floor(group["value"].to_numpy()) for key, group in floors.groupby(MEASURE, sort=False, dropna=False)
+        key: noise_floor(group["value"].to_numpy(), higher_is_better=group["higher_is_better"].iloc[0])
+        for key, group in floors.groupby(MEASURE, sort=False, dropna=False)
     }
     spread = {
         key: pooled_spread([runs["value"].to_numpy() for _, runs in group.groupby("round")])
