@@ -37,7 +37,9 @@ class Recipe:
         if not self.name:
             raise PrunescopeError("a recipe needs a name")
         if not isinstance(self.criterion, Criterion):
-            raise PrunescopeError(f"criterion must be a Criterion, as criterion('magnitude') is; got {self.criterion!r}")
+            raise PrunescopeError(
+                f"criterion must be a Criterion, as criterion('magnitude') is; got {self.criterion!r}"
+            )
         if self.scope not in SCOPES:
             raise choices("scope", self.scope, SCOPES)
         if isinstance(self.ignore, str):

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from prunescope.core.configure import configure
@@ -78,6 +77,7 @@ def cut(
         batches: training data, for criteria that need it.
         seed: for criteria that draw; use another one each round.
 
+    >>> import torch
     >>> model = nn.Linear(3, 1)
     >>> _ = model.weight.data.copy_(torch.tensor([[-3.0, 1.0, 2.0]]))
     >>> cut(model, Mask.dense(model, ["weight"]), criterion("magnitude"), keep=2 / 3)["weight"].tolist()

@@ -238,6 +238,10 @@ def _recipe(spec: object, dense: Training, where: str) -> Recipe:
         options["criterion"] = named(criteria, options["criterion"], f"{where}.criterion")
     changed = options.pop("training", None)
     recipe = configure(Recipe, options, where)
+    try:
+        recipe.rewind.require_inside(dense.epochs)
+    except PrunescopeError as error:
+        raise PrunescopeError(f"{where}.rewind: {error}") from None
     if changed is None:
         return recipe
     if not isinstance(changed, Mapping):
