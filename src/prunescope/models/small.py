@@ -47,15 +47,15 @@ class PlainCNN(nn.Module):
 
 
 @models.register("small_cnn")
-def small_cnn(classes: int, channels: int) -> nn.Module:
-    """Three convolutions of 32, 64 and 128 channels, halved after the first two: 95 thousand parameters.
+def small_cnn(classes: int, channels: int, width: int = 32) -> nn.Module:
+    """Three convolutions of `width` (32), twice and four times as many channels, halved after the first two.
 
     The last convolution sees a quarter of the image's side: 8x8 heat maps on 32x32 images.
 
     >>> sum(p.numel() for p in small_cnn(10, 3).parameters())
     94762
     """
-    return PlainCNN(classes, channels, (32, "pool", 64, "pool", 128))
+    return PlainCNN(classes, channels, (width, "pool", 2 * width, "pool", 4 * width))
 
 
 @models.register("vgg11")
