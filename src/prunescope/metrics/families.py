@@ -62,7 +62,8 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
         Distance("sign_flips", rankings.sign_flips, "concepts that change sides", "share of concepts", False, "class"),
     ),
     "scores": (
-        Distance("correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "concept",
-                 _SIGNED),
+        Distance(
+            "correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "concept", _SIGNED
+        ),
     ),
-}  # fmt: skip
+}

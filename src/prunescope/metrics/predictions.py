@@ -42,6 +42,6 @@ def pies(dense: Array, pruned: Array, classes: int) -> Array:
 
 
 def flip_share(before: Array, after: Array) -> Array:
-    """How hard each image is hit: share of the pairs of networks that decide differently, (pairs, N) -> (N,), 0 to 1."""
+    """How hard each image is hit: share of pairs of networks that decide differently, (pairs, N) -> (N,), 0 to 1."""
     found: Array = (before != after).mean(axis=0)
     return found

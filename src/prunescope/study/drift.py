@@ -106,8 +106,8 @@ class _Bootstrap:
 
 
 def _pair(a: Record, b: Record, array: str, right: set[str] | None, name: str) -> _Pair:
-    known = [record.info.get("concept_names") for record in (a, b)]
-    if None not in known and list(known[0]) != list(known[1]):
+    known = [list(record.info["concept_names"]) for record in (a, b) if "concept_names" in record.info]
+    if len(known) == 2 and known[0] != known[1]:
         raise PrunescopeError(f"{name}: the records speak of different concepts: {known[0]} and {known[1]}")
     x, y = a.arrays[array], b.arrays[array]
     if not array.startswith("image."):
