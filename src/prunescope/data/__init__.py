@@ -2,7 +2,9 @@
 
 # Importing a source registers it: every source that comes with the package is named here.
 from prunescope.data.augment import Augmentation
+from prunescope.data.cifar import Cifar10, Cifar100
 from prunescope.data.digits import Digits
+from prunescope.data.folder import Folder
 from prunescope.data.load import load_data
 from prunescope.data.shapes import Shapes
 from prunescope.data.sources import sources
@@ -11,8 +13,11 @@ from prunescope.data.training_batches import steps_per_epoch, training_batches
 
 __all__ = [
     "Augmentation",
+    "Cifar10",
+    "Cifar100",
     "Dataset",
     "Digits",
+    "Folder",
     "Normalisation",
     "Shapes",
     "Split",

@@ -77,13 +77,12 @@ def load_images(
     """
     if storage not in ("auto", "memory", "memmap", "stream"):
         raise choices("storage", storage, ("auto", "memory", "memmap", "stream"))
-    paths = tuple(root / file for file in files)
     if storage == "stream":
-        return StreamedImages(paths, decoding)
+        return StreamedImages(tuple(root / file for file in files), decoding)
     if not cache:
         if storage == "memmap":
             raise PrunescopeError("storage: memmap needs the cache; leave out  cache: false")
-        return torch.from_numpy(decode(paths, decoding))
+        return torch.from_numpy(decode([root / file for file in files], decoding))
     if storage == "auto":
         storage = "memory" if len(files) * int(np.prod(decoding.shape)) < _SMALL else "memmap"
     return torch.from_numpy(_cached(root, files, decoding, mapped=storage == "memmap"))
@@ -110,7 +109,7 @@ def fingerprint(root: Path, files: Sequence[str], *options: object) -> str:
     digest = hashlib.sha256(repr(options).encode())
     for file in files:
         try:
-            status = os.stat(root / file)
+            status = os.stat(os.path.join(root, file))  # much faster than by pathlib
         except OSError as error:
             raise PrunescopeError(f"cannot read image {root / file}: {error.strerror}") from error
         digest.update(f"\0{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
