@@ -67,10 +67,10 @@ def cut(
 ) -> Mask:
     """The mask nested in `mask` that keeps a share `keep` of all prunable weights: those that `by` scores highest.
 
-    The count is exact: round(keep x weights), over all tensors together (`global`) or in each (`layer`; the sum of the
-    rounded counts may then differ from the global one by half a weight per tensor, and a layer that already has fewer
-    keeps what it has). Shares are of all prunable weights, not of the survivors, so rounding does not add up over
-    rounds. Nothing keeps a layer from losing all its weights.
+    The count is exact: round(keep x weights), halves to the even number, over all tensors together (`global`) or in
+    each (`layer`; the sum of the rounded counts may then differ from the global one by half a weight per tensor, and a
+    layer that already has fewer keeps what it has). Shares are of all prunable weights, not of the survivors, so
+    rounding does not add up over rounds. Nothing keeps a layer from losing all its weights.
 
     Args:
         keep: density to reach, in [0, 1].
