@@ -37,7 +37,7 @@ def load_record(folder: Path) -> Record:
     """
     try:
         facts: dict[str, Any] = json.loads((folder / "record.json").read_text())
-        with np.load(folder / "record.npz", allow_pickle=False) as file:
+        with (folder / "record.npz").open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         ids = arrays.pop("ids", None)
         metrics = {name: math.nan if value is None else float(value) for name, value in facts["metrics"].items()}

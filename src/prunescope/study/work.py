@@ -43,6 +43,8 @@ from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
 
+_TIMING = ("seconds", "images_per_second")
+
 #: Called with (units done, units in all, what they are): epochs while training, images while measuring.
 Progress = Callable[[float, float, str], None]
 
@@ -215,10 +217,12 @@ class Workshop:
     ) -> Sequence[dict[str, Any]]:
         if options.get("stop") == 0:
             return ()
-        return fit(
+        history = fit(
             model, data.train, training, validate=data.val, state=self.store.scratch(cell, part), device=self.device,
             on_epoch=lambda entry: progress(entry["epoch"], training.epochs, "epochs"), **options,
         )  # fmt: skip
+        # How long it took is provenance: an artifact holds only what a rerun would give again, bit for bit.
+        return [{key: value for key, value in entry.items() if key not in _TIMING} for entry in history]
 
     @contextmanager
     def _writing(self, cell: Cell, seconds: float | None = None) -> Iterator[Path]:
