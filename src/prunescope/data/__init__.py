@@ -3,8 +3,10 @@
 # Importing a source registers it: every source that comes with the package is named here.
 from prunescope.data.augment import Augmentation
 from prunescope.data.cifar import Cifar10, Cifar100
+from prunescope.data.derm7pt import Derm7pt
 from prunescope.data.digits import Digits
 from prunescope.data.folder import Folder
+from prunescope.data.ham10000 import Ham10000
 from prunescope.data.load import load_data
 from prunescope.data.shapes import Shapes
 from prunescope.data.sources import sources
@@ -16,8 +18,10 @@ __all__ = [
     "Cifar10",
     "Cifar100",
     "Dataset",
+    "Derm7pt",
     "Digits",
     "Folder",
+    "Ham10000",
     "Normalisation",
     "Shapes",
     "Split",

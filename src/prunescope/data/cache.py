@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +85,12 @@ def load_images(
         return torch.from_numpy(decode([root / file for file in files], decoding))
     if storage == "auto":
         storage = "memory" if len(files) * int(np.prod(decoding.shape)) < _SMALL else "memmap"
-    return torch.from_numpy(_cached(root, files, decoding, mapped=storage == "memmap"))
+    path = cache_folder() / f"images-{fingerprint(root, files, 'decoded 1', *astuple(decoding))}.npy"
+    shape = (len(files), *decoding.shape)
+    mapped = storage == "memmap"
+    return torch.from_numpy(
+        cached_array(path, shape, lambda out: decode([root / f for f in files], decoding, out), mapped=mapped)
+    )
 
 
 def choose(images: Images, positions: Tensor, *, copy_below: int = _SMALL) -> Images:
@@ -123,27 +128,34 @@ def _is_mapped(images: Tensor) -> bool:
     return base is not None
 
 
-def _cached(root: Path, files: Sequence[str], decoding: Decoding, *, mapped: bool) -> Array:
-    path = cache_folder() / f"images-{fingerprint(root, files, 'decoded 1', *astuple(decoding))}.npy"
-    shape = (len(files), *decoding.shape)
-    found = _read(path, shape, mapped=mapped)
+def cached_array(
+    path: Path, shape: tuple[int, ...], fill: Callable[[Array], object], *, dtype: str = "uint8", mapped: bool = False
+) -> Array:
+    """The array kept in the file `path` (in `cache_folder()`), made by `fill(empty array)` when it is not yet there.
+
+    A file that was cut short, or (unless it is mapped: every byte is compared) changed, is made again.
+
+    Raises:
+        PrunescopeError: the file cannot be written.
+    """
+    found = _read(path, shape, dtype, mapped=mapped)
     if found is not None:
         return found
     try:
         with atomic_file(path) as temporary:
-            _write(temporary, [root / file for file in files], decoding)
+            _write(temporary, shape, dtype, fill)
     except OSError as error:
         hint = "name another folder in PRUNESCOPE_CACHE, or go on with  cache: false"
-        raise PrunescopeError(f"cannot write the image cache {path}: {error}; {hint}") from error
-    made = _read(path, shape, mapped=mapped)
+        raise PrunescopeError(f"cannot write the cache {path}: {error}; {hint}") from error
+    made = _read(path, shape, dtype, mapped=mapped)
     if made is None:
-        raise PrunescopeError(f"the image cache {path} does not read back what was written: is the disk sound?")
+        raise PrunescopeError(f"the cache {path} does not read back what was written: is the disk sound?")
     return made
 
 
-def _write(path: Path, paths: Sequence[Path], decoding: Decoding) -> None:
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(paths), *decoding.shape))
-    decode(paths, decoding, out)
+def _write(path: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[Array], object]) -> None:
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    fill(out)
     out.flush()
     digest = _digest(out)
     del out
@@ -151,25 +163,24 @@ def _write(path: Path, paths: Sequence[Path], decoding: Decoding) -> None:
         file.write(digest)
 
 
-def _read(path: Path, shape: tuple[int, ...], *, mapped: bool) -> Array | None:
+def _read(path: Path, shape: tuple[int, ...], dtype: str, *, mapped: bool) -> Array | None:
     """The array, or None when the file is missing, cut short or (read into memory: every byte) not as written."""
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
-            found, _, dtype = np.lib.format.read_array_header_1_0(file)
-            end = file.tell() + int(np.prod(shape))
-            file.seek(end)
+            found, _, kind = np.lib.format.read_array_header_1_0(file)
+            file.seek(file.tell() + int(np.prod(shape)) * kind.itemsize)
             digest = file.read()
-        if found != shape or dtype != np.uint8 or len(digest) != _DIGEST:
+        if found != shape or kind != np.dtype(dtype) or len(digest) != _DIGEST:
             return None
-        images: Array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
+        array: Array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return images if mapped or _digest(images) == digest else None
+    return array if mapped or _digest(array) == digest else None
 
 
-def _digest(images: Array) -> bytes:
+def _digest(array: Array) -> bytes:
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    for part in np.array_split(images, max(1, len(images) // 4096)):
+    for part in np.array_split(array, max(1, len(array) // 4096)):
         digest.update(np.ascontiguousarray(part).data)
     return digest.digest()
