@@ -35,7 +35,10 @@ class GradCam(Probe):
 
     layer: str = ""
 
-    distances: ClassVar[Mapping[str, str]] = {"image.reference": "maps", "image.true": "maps"}
+    distances: ClassVar[Mapping[str, str]] = {
+        "image.reference": "maps", "image.true": "maps",
+        "image.inside.reference": "energy", "image.pointing.reference": "pointing",
+    }  # fmt: skip
     needs_reference: ClassVar[bool] = True
     summary: ClassVar[str] = "which pixels speak for a class (Selvaraju et al. 2017)"
 
