@@ -3,6 +3,7 @@
 # Importing a source registers it: every source that comes with the package is named here.
 from prunescope.data.augment import Augmentation
 from prunescope.data.cifar import Cifar10, Cifar100
+from prunescope.data.cub import Cub
 from prunescope.data.derm7pt import Derm7pt
 from prunescope.data.digits import Digits
 from prunescope.data.folder import Folder
@@ -17,6 +18,7 @@ __all__ = [
     "Augmentation",
     "Cifar10",
     "Cifar100",
+    "Cub",
     "Dataset",
     "Derm7pt",
     "Digits",
