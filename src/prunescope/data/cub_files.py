@@ -104,7 +104,7 @@ def attribute_labels(root: Path, image_ids: Sequence[int], attributes: int, min_
 
 
 def _columns(path: Path) -> tuple[Array, Array, Array, Array]:
-    """Image, attribute, present and certainty of 3.7 million lines: by pandas, which takes a second for it."""
+    """Image, attribute, present and certainty of 3.7 million lines: by pandas, in a few seconds."""
     import pandas as pd
 
     if not path.is_file():
