@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError, choices
@@ -142,8 +143,13 @@ def cached_array(
     if found is not None:
         return found
     try:
-        with atomic_file(path) as temporary:
-            _write(temporary, shape, dtype, fill)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # of several processes one makes it, the others wait
+            found = _read(path, shape, dtype, mapped=mapped)
+            if found is not None:
+                return found
+            with atomic_file(path) as temporary:
+                _write(temporary, shape, dtype, fill)
     except OSError as error:
         hint = "name another folder in PRUNESCOPE_CACHE, or go on with  cache: false"
         raise PrunescopeError(f"cannot write the cache {path}: {error}; {hint}") from error

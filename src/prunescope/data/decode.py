@@ -55,15 +55,15 @@ class Decoding:
         try:
             with Image.open(path) as image:
                 pixels = np.asarray(self._fitted(image), np.uint8)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # readers of formats raise whatever a broken file runs them into
             raise PrunescopeError(f"cannot read image {path}: {error}") from error
         return pixels.transpose(2, 0, 1) if self.channels == 3 else pixels[None]
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         mode = "RGB" if self.channels == 3 else "L"
-        width, height = image.size
-        enough = -(-2 * self.size * max(width, height) // min(width, height))
-        image.draft(None, (enough, enough))
+        image.draft(None, (2 * self.size, 2 * self.size))
         upright = _eight_bit(ImageOps.exif_transpose(image)).convert(mode)
         if upright.size == (self.size, self.size):
             return upright
@@ -89,8 +89,8 @@ def decode(paths: Sequence[Path], decoding: Decoding, out: Array | None = None) 
             made[i] = decoding(path)
         return len(part)
 
-    workers = min(16, os.cpu_count() or 1)
-    with _progress(len(paths)) as advance, ThreadPoolExecutor(workers) as pool:
+    Image.init()  # is not safe to happen first inside of threads
+    with _progress(len(paths)) as advance, ThreadPoolExecutor(workers()) as pool:
         try:
             for done in pool.map(work, range(0, len(paths), _CHUNK)):
                 advance(done)
@@ -98,6 +98,12 @@ def decode(paths: Sequence[Path], decoding: Decoding, out: Array | None = None) 
             pool.shutdown(cancel_futures=True)
             raise
     return made
+
+
+def workers() -> int:
+    """Threads: one per core that this process may use, at most 16."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, 16)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

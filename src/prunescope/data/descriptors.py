@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunescope.data.decode import Array
+from prunescope.data.decode import Array, workers
 from prunescope.data.segmentation import Lesion, segment
 
 
@@ -35,7 +35,7 @@ DESCRIPTORS = (
     Descriptor("elongated", 0.5, "eccentricity of the ellipse of equal second moments, 0 for a disc .. 1"),
     Descriptor("lesion large", 0.5, "share of the image, 0 .. 1"),
     Descriptor("many colours", 0.5, "exp(entropy) of the shares of six colours (ABCD rule), 1 .. 6"),
-    Descriptor("blue-white area", 0.75, "share of the lesion that is bluish and darker than skin, 0 .. 1"),
+    Descriptor("blue-white area", 0.85, "share of the lesion that is bluish and darker than skin, 0 .. 1"),
     Descriptor("colour variegated", 0.5, "standard deviation of colour within the lesion, CIELAB units"),
     Descriptor("colour asymmetric", 0.5, "mean colour difference from the mirror image, CIELAB units"),
     Descriptor("dark", 0.5, "lightness of the skin minus that of the lesion, CIELAB L*"),
@@ -47,15 +47,13 @@ DESCRIPTORS = (
 )
 NAMES = tuple(f"{descriptor.name} (descriptor)" for descriptor in DESCRIPTORS)
 
-#: White, red, light brown, dark brown, blue-grey, black in sRGB, 0 .. 255.
-_PALETTE = np.array(
-    [[235, 220, 215], [190, 80, 80], [170, 115, 85], [90, 50, 40], [100, 110, 130], [25, 20, 20]], np.uint8
-)
+#: A mask mirrored at an axis, and row and column of every pixel's mirror image.
+Mirror = tuple[Array, Array, Array]
 
 
 def describe_images(images: Array) -> Array:
     """float32 (N, len(DESCRIPTORS)) of RGB images uint8 (N, 3, H, W); a row is NaN where no lesion was found."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         rows = list(pool.map(describe, images))
     return np.array(rows, np.float32).reshape(len(images), len(DESCRIPTORS))
 
@@ -65,11 +63,12 @@ def describe(image: Array) -> list[float]:
     found = segment(image)
     if found is None:
         return [float("nan")] * len(DESCRIPTORS)
-    colour = lab(image)
+    colour, mirrors = lab(image), _mirror(found.lesion)
     light = float(colour[0][found.skin].mean()) - float(colour[0][found.lesion].mean())
     return [
-        *shape(found.lesion),
+        *shape(found.lesion, mirrors),
         *_colours(image, colour, found),
+        _colour_asymmetry(colour, found.lesion, mirrors),
         light,
         float(colour[1][found.lesion].mean() - colour[1][found.skin].mean()),
         _fine_structure(colour[0], found.lesion),
@@ -79,12 +78,10 @@ def describe(image: Array) -> list[float]:
     ]
 
 
-def shape(lesion: Array) -> tuple[float, float, float, float]:
+def shape(lesion: Array, mirrors: list[Mirror] | None = None) -> tuple[float, float, float, float]:
     """Asymmetry, border irregularity, eccentricity and size of a mask bool (H, W), as in `DESCRIPTORS`."""
-    overlaps = []
-    for mirrored, _ in _mirror(lesion):
-        both = float((lesion & mirrored).sum())
-        overlaps.append(both / float((lesion | mirrored).sum()))
+    mirrors = _mirror(lesion) if mirrors is None else mirrors
+    overlaps = [(lesion & mirrored).sum() / (lesion | mirrored).sum() for mirrored, _, _ in mirrors]
     small, large = _moments(lesion)[1]
     area = float(lesion.sum())
     irregular = 1 - 4 * np.pi * area / _perimeter(lesion) ** 2
@@ -97,13 +94,25 @@ def lab(image: Array) -> Array:
     >>> [round(float(v), 1) + 0.0 for v in lab(np.array([255, 0, 0], np.uint8))]
     [53.2, 80.1, 67.2]
     """
-    scale = np.arange(256) / 255
-    linear = np.where(scale <= 0.04045, scale / 12.92, ((scale + 0.055) / 1.055) ** 2.4).astype(np.float32)[image]
-    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    white = np.array([0.95047, 1.0, 1.08883])[:, None]
-    xyz = np.tensordot((np.array(to_xyz) / white).astype(np.float32), linear, 1)
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])]).astype(np.float32)
+    linear = _LINEAR[image]
+    xyz = np.tensordot(_TO_XYZ, linear, 1)
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * np.float32(1 / (3 * (6 / 29) ** 2)) + np.float32(4 / 29))
+    return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+_SCALE = np.arange(256) / 255
+_LINEAR = np.where(_SCALE <= 0.04045, _SCALE / 12.92, ((_SCALE + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_WHITE = np.array([[0.95047], [1.0], [1.08883]])
+_TO_XYZ = (
+    np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+    / _WHITE
+).astype(np.float32)
+
+#: White, red, light brown, dark brown, blue-grey, black in sRGB, 0 .. 255.
+_PALETTE = np.array(
+    [[235, 220, 215], [190, 80, 80], [170, 115, 85], [90, 50, 40], [100, 110, 130], [25, 20, 20]], np.uint8
+)
+_LAB_PALETTE = lab(_PALETTE.T)
 
 
 def binarise(values: Array, train: Array) -> tuple[Tensor, Mapping[str, float]]:
@@ -115,43 +124,53 @@ def binarise(values: Array, train: Array) -> tuple[Tensor, Mapping[str, float]]:
     return torch.from_numpy(labels), {name: float(value) for name, value in zip(NAMES, thresholds, strict=True)}
 
 
-def _colours(image: Array, colour: Array, found: Lesion) -> tuple[float, float, float, float]:
-    """Effective number of colours, blue-white share, variegation, colour asymmetry."""
+def _colours(image: Array, colour: Array, found: Lesion) -> tuple[float, float, float]:
+    """Effective number of colours, blue-white share, variegation."""
     inside = colour[:, found.lesion]
-    away = np.stack([((inside - reference[:, None]) ** 2).sum(0) for reference in lab(_PALETTE.T).T])
-    share = np.bincount(away.argmin(0), minlength=len(_PALETTE)) / inside.shape[1]
+    # |a - b|^2 without |a|^2, which is the same for every colour of the palette.
+    away = (_LAB_PALETTE**2).sum(0)[:, None] - 2 * (_LAB_PALETTE.T @ inside)
+    share = np.bincount(away.argmin(0), minlength=_LAB_PALETTE.shape[1]) / inside.shape[1]
     entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
     rgb = image[:, found.lesion].astype(np.float32)
     # Celebi et al. 2008, blue-white veil: share of blue in the colour, red relative to the surrounding skin.
     red = rgb[0] - image[0][found.skin].mean()
     blue_white = (rgb[2] >= 0.3 * np.maximum(rgb.sum(0), 1)) & (red >= -194) & (red < -51)
-    differences = []
-    for mirrored, source in _mirror(found.lesion):
-        both = found.lesion & mirrored
-        differences.append(np.linalg.norm(colour[:, both] - colour[:, source[0][both], source[1][both]], axis=0).mean())
     variegation = float(np.sqrt(inside.var(1).sum()))
-    return float(np.exp(entropy)), float(blue_white.mean()), variegation, float(np.mean(differences))
+    return float(np.exp(entropy)), float(blue_white.mean()), variegation
+
+
+def _colour_asymmetry(colour: Array, lesion: Array, mirrors: list[Mirror]) -> float:
+    """Mean over both axes of the colour difference between a pixel and its mirror image, where both are lesion."""
+    differences = []
+    for mirrored, row, column in mirrors:
+        both = lesion & mirrored
+        step = colour[:, both] - colour[:, row[both], column[both]]
+        differences.append(float(np.sqrt((step**2).sum(0)).mean()) if both.any() else 0.0)
+    return float(np.mean(differences))
 
 
 def _moments(lesion: Array) -> tuple[Array, Array, Array]:
     """Middle (y, x), variances along the main axes (ascending) and these axes as columns."""
     places = np.argwhere(lesion).astype(float)
     middle = places.mean(0)
-    variances, axes = np.linalg.eigh(np.cov((places - middle).T, bias=True) + np.eye(2) / 12)  # 1/12: a pixel's own
+    away = places - middle
+    variances, axes = np.linalg.eigh(away.T @ away / len(away) + np.eye(2) / 12)  # 1/12: a pixel's own
     return middle, variances, axes
 
 
-def _mirror(lesion: Array) -> list[tuple[Array, tuple[Array, Array]]]:
-    """For both main axes: the mirrored mask, and where (row, column) each pixel's mirror image lies."""
+def _mirror(lesion: Array) -> list[Mirror]:
+    """For both main axes: the mirrored mask, and row and column of every pixel's mirror image."""
     middle, _, axes = _moments(lesion)
-    places = np.indices(lesion.shape).reshape(2, -1) - middle[:, None]
+    y, x = np.ogrid[: lesion.shape[0], : lesion.shape[1]]
+    y, x = y - middle[0], x - middle[1]
     made = []
     for axis in axes.T:
-        there = (places - 2 * np.outer(axis, axis @ places) + middle[:, None]).round().astype(int)
-        limit = np.array(lesion.shape)[:, None]
-        inside = ((there >= 0) & (there < limit)).all(0)
-        row, column = there.clip(0, limit - 1).reshape(2, *lesion.shape)
-        made.append((lesion[row, column] & inside.reshape(lesion.shape), (row, column)))
+        along = 2 * (axis[0] * y + axis[1] * x)
+        row = np.rint(y - axis[0] * along + middle[0]).astype(np.int32)
+        column = np.rint(x - axis[1] * along + middle[1]).astype(np.int32)
+        inside = (row >= 0) & (row < lesion.shape[0]) & (column >= 0) & (column < lesion.shape[1])
+        row, column = row.clip(0, lesion.shape[0] - 1), column.clip(0, lesion.shape[1] - 1)
+        made.append((lesion[row, column] & inside, row, column))
     return made
 
 

@@ -24,7 +24,7 @@ from prunescope.data.split import Dataset, Normalisation, Split
 #: Diagnoses. Malignant, as in the papers on concept bottlenecks: mel and bcc (actinic keratoses, akiec, are not).
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 MALIGNANT = ("bcc", "mel")
-_SIDE = 128  # pixels at which lesions are described, whatever size the network sees
+_SIDE = 96  # pixels at which lesions are described, whatever size the network sees
 
 
 @sources.register("ham10000")
@@ -162,11 +162,11 @@ def find_images(root: Path, ids: list[str]) -> list[str]:
 
 
 def descriptor_table(root: Path, files: list[str], *, cache: bool = True) -> Array:
-    """float32 (N, K): the descriptors of the images, computed at 128 pixels; kept in the cache."""
+    """float32 (N, K): the descriptors of the images, computed at 96 pixels; kept in the cache."""
 
     def fill(out: Array) -> None:
         images = load_images(root, files, Decoding(_SIDE), storage="stream")
-        for start in range(0, len(files), 512):  # 25 MB of pixels at a time
+        for start in range(0, len(files), 512):  # 14 MB of pixels at a time
             out[start : start + 512] = describe_images(images[start : start + 512].numpy())
 
     shape = (len(files), len(DESCRIPTORS))
