@@ -18,6 +18,6 @@ def tiny(**changes: Any) -> dict[str, Any]:
         ],
         "controls": {"kinds": ["random", "dense"], "rounds": [2]},
         "probes": ["performance", "gradcam"],
-        "execution": {"pictures": 16, "device": "cpu"},
+        "execution": {"device": "cpu"},
     }
     return {**study, **changes}

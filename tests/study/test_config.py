@@ -100,7 +100,9 @@ def test_overrides() -> None:
     assert study.seeds.tickets == ()
 
 
-@pytest.mark.parametrize("text", ["data.root", "=3", "recipes.9.name=x", "recipes.x=1", "name.sub.x=1", "seeds.dense.x.y=1"])
+@pytest.mark.parametrize(
+    "text", ["data.root", "=3", "recipes.9.name=x", "recipes.x=1", "name.sub.x=1", "seeds.dense.x.y=1"]
+)
 def test_impossible_overrides_are_refused(text: str) -> None:
     with pytest.raises(PrunescopeError):
         read_study(tiny(), [text])
@@ -108,7 +110,12 @@ def test_impossible_overrides_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "dense", "tickets"),
-    [(3, (0, 1, 2), (0, 1)), ([5, 6], (5, 6), (5, 6)), ({"dense": 4, "tickets": 1}, (0, 1, 2, 3), (0,)), (1, (0,), (0,))],
+    [
+        (3, (0, 1, 2), (0, 1)),
+        ([5, 6], (5, 6), (5, 6)),
+        ({"dense": 4, "tickets": 1}, (0, 1, 2, 3), (0,)),
+        (1, (0,), (0,)),
+    ],
 )
 def test_ways_to_give_seeds(given: Any, dense: tuple[int, ...], tickets: tuple[int, ...]) -> None:
     study = read_study(tiny(seeds=given))

@@ -58,22 +58,20 @@ class Execution:
         threads: CPU threads per worker process. Results are bit-identical only at equal thread counts.
         device: `auto`, `cpu`, `cuda` ...
         batch_size: images per batch when measuring.
-        pictures: test images kept in the store for the report's gallery, chosen by seed.
     """
 
     threads: int = 1
     device: str = "auto"
     batch_size: int = 256
-    pictures: int = 200
 
     def __post_init__(self) -> None:
-        if self.threads < 1 or self.batch_size < 1 or self.pictures < 0:
-            raise PrunescopeError("threads and batch_size must be at least 1, pictures at least 0")
+        if self.threads < 1 or self.batch_size < 1:
+            raise PrunescopeError("threads and batch_size must be at least 1")
 
 
 @dataclass(frozen=True)
 class Study:
-    """Everything a study is. Immutable; `as_mapping` gives back what `read_study` read."""
+    """Everything a study is. Immutable; `read_study(study.as_mapping())` is equal to it."""
 
     name: str
     data: Mapping[str, Any]
@@ -88,9 +86,12 @@ class Study:
     def as_mapping(self) -> dict[str, Any]:
         """Plain data for `study.yaml`: options at their defaults are left out."""
         shown: dict[str, Any] = {"name": self.name, "data": dict(self.data), "model": dict(self.model)}
-        for part in ("training", "seeds", "controls", "execution"):
+        for part in ("training", "execution"):
             if options := canonical(getattr(self, part)):
                 shown[part] = options
+        # In full: a study may grow, and whether it has grown can only be told of lists that are there.
+        shown["seeds"] = {"dense": list(self.seeds.dense), "tickets": list(self.seeds.tickets)}
+        shown["controls"] = {item.name: canonical(getattr(self.controls, item.name)) for item in fields(Controls)}
         shown["recipes"] = [_recipe_mapping(recipe, self.training) for recipe in self.recipes]
         shown["probes"] = [{"as": key, **canonical(probe)} for key, probe in self.probes.items()]
         return shown

@@ -94,7 +94,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _grown(old: Any, new: Any) -> bool:
-    """A list that kept what it had; absent means the default, which cannot be told to have grown."""
+    """A list that kept what it had."""
     return isinstance(old, list) and isinstance(new, list) and set(old) <= set(new)
 
 

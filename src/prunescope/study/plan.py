@@ -227,8 +227,7 @@ class _Builder:
 
 def _data_params(study: Study) -> dict[str, Any]:
     """The data's config without where it lies: moved data is the same data (its fingerprint is checked when read)."""
-    params = {key: canonical(value) for key, value in study.data.items() if key not in ("root", "cache", "storage")}
-    return {"data": params, "pictures": study.execution.pictures}
+    return {key: canonical(value) for key, value in study.data.items() if key not in ("root", "cache", "storage")}
 
 
 def _model_params(study: Study) -> dict[str, Any]:

@@ -43,6 +43,8 @@ from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
 
+#: Test images kept in the store for the report's gallery, drawn by seed: the report needs no data.
+PICTURES = 200
 _TIMING = ("seconds", "images_per_second")
 
 #: Called with (units done, units in all, what they are): epochs while training, images while measuring.
@@ -95,7 +97,7 @@ class Workshop:
                 "fingerprint": data.fingerprint, "info": dict(data.info),
             }  # fmt: skip
             (folder / "data.json").write_text(json.dumps(facts, indent=1))
-            count = min(cell.params["pictures"], len(data.test))
+            count = min(PICTURES, len(data.test))
             chosen = np.sort(numpy_generator(0, "pictures").permutation(len(data.test))[:count])
             pictures = data.test.subset(torch.from_numpy(chosen))
             np.savez(folder / "pictures.npz", ids=pictures.ids, labels=pictures.labels.numpy(),
