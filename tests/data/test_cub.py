@@ -216,6 +216,13 @@ def test_missing_files_and_wrong_options(tmp_path: Path) -> None:
         Cub(tmp_path, size=0)
 
 
+def test_split_numbers_other_than_0_and_1_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, drawn()) / "train_test_split.txt"
+    path.write_text(path.read_text().replace("103 1", "103 2"))
+    with pytest.raises(PrunescopeError, match=r"train_test_split.txt: expected 0 .* got 2"):
+        Cub(tmp_path, size=8, min_classes=0, cache=False).load()
+
+
 def test_numbers_and_words(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("2 two words\n\n1 one\n")

@@ -91,7 +91,10 @@ class Cub:
     def _positions(
         self, root: Path, image_ids: list[int], labels: Tensor, classes: tuple[str, ...]
     ) -> dict[str, Tensor]:
-        is_train = numbers(root / "train_test_split.txt", image_ids)
+        path = root / "train_test_split.txt"
+        is_train = numbers(path, image_ids)
+        if not np.isin(is_train, (0, 1)).all():
+            raise PrunescopeError(f"{path}: expected 0 (test) or 1 (train) behind every image, got {is_train.max()}")
         official = torch.from_numpy(np.flatnonzero(is_train == 1))
         left, held = partition(labels[official], [self.val_fraction], seed=self.seed, where="cub", classes=classes)
         test = torch.from_numpy(np.flatnonzero(is_train == 0))
