@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from prunescope.core.errors import choices
 from prunescope.core.types import Record
@@ -21,7 +22,7 @@ class Needs:
     """What a probe wants from the pass.
 
     Attributes:
-        layers: modules (names as in `model.named_modules()`) whose outputs are kept.
+        layers: modules (names as in `model.named_modules()`) whose outputs are kept; `NAME:input` keeps what goes in.
         gradients: the subset of `layers` towards which `Pass.grads` will be asked.
         splits: names of the splits to walk, in the order given: `train`, `val`, `test`, `concepts`.
     """
@@ -39,7 +40,7 @@ class Pass:
         split: name of the split the batch comes from.
         index: positions (B,) in that split, CPU int64.
         x: normalised images (B, C, H, W).  y: labels (B,).  logits: (B, classes), float32, detached.
-        activations: {layer: output of that module}, detached unless asked for with gradients.
+        activations: {layer: output (or input) of that module}, detached unless asked for with gradients.
     """
 
     split: str
@@ -141,8 +142,7 @@ def _walk(
     kept: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for layer in layers:
-            handle = find_module(model, layer).register_forward_hook(_keeper(kept, layer, layer in towards))
-            stack.callback(handle.remove)
+            stack.callback(_watch(model, layer, _keeper(kept, layer, layer in towards)).remove)
         # Without a wish for gradients no graph is built; with one, it starts at the first layer asked for.
         stack.enter_context(torch.enable_grad() if towards else torch.inference_mode())
         for index, x, y in split.batches(batch_size, device):
@@ -155,17 +155,25 @@ def _walk(
                 on_batch(len(index))
 
 
-def _keeper(
-    kept: dict[str, Tensor], layer: str, with_gradient: bool
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if with_gradient and not output.requires_grad:
-            output = output.detach().requires_grad_()
-        kept[layer] = output if with_gradient else output.detach()
-        # A clone goes onwards: an in-place ReLU behind this layer would overwrite what was kept, and its gradient.
-        return output.clone()
+def _watch(model: nn.Module, layer: str, keep: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    name, _, side = layer.partition(":")
+    module = find_module(model, name)
+    if side not in ("", "input"):
+        raise choices("side of a layer", side, ["input"], layer)
+    if side:
+        return module.register_forward_pre_hook(lambda _module, inputs: (keep(inputs[0]), *inputs[1:]))
+    return module.register_forward_hook(lambda _module, _inputs, output: keep(output))
 
-    return hook
+
+def _keeper(kept: dict[str, Tensor], layer: str, with_gradient: bool) -> Callable[[Tensor], Tensor]:
+    def keep(value: Tensor) -> Tensor:
+        if with_gradient and not value.requires_grad:
+            value = value.detach().requires_grad_()
+        kept[layer] = value if with_gradient else value.detach()
+        # A clone goes onwards: an in-place ReLU behind this place would overwrite what was kept, and its gradient.
+        return value.clone()
+
+    return keep
 
 
 def find_module(model: nn.Module, layer: str) -> nn.Module:
