@@ -27,10 +27,17 @@ def study(cells: int) -> dict[str, object]:
     seeds, rounds = 10, 10
     recipes = -(-cells // (seeds * rounds * 4))
     return {
-        "name": "big", "data": "shapes", "model": "small_cnn", "seeds": list(range(seeds)), "controls": "none",
-        "recipes": [{"name": f"r{i}", "schedule": {"density": 0.1 / (i + 1), "rounds": rounds}} for i in range(recipes)],
+        "name": "big", "data": "shapes", "model": "small_cnn", "controls": "none",
+        "recipes": [{"name": f"r{i}", "schedule": {"density": 0.1 / (i + 1), "rounds": rounds}}
+                    for i in range(recipes)],
         "probes": ["performance", "gradcam"],
-    } | {"seeds": {"dense": list(range(seeds)), "tickets": list(range(seeds))}}  # fmt: skip
+        "seeds": {"dense": list(range(seeds)), "tickets": list(range(seeds))},
+    }  # fmt: skip
+
+
+def recipe(i: int, rounds: int) -> dict[str, object]:
+    """One of many that differ."""
+    return {"name": f"r{i}", "schedule": {"density": 0.1 / (i + 1), "rounds": rounds}}
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ MEASURE = ["probe", "array", "distance", "subset"]
 #: What names one place on the curves, over seeds.
 PLACE = ["role", "recipe", "round"]
 
+_RUN = [*PLACE[:2], "seed", "round", "target", "density", "effective", "checkpoint", "seconds"]
+
 
 @dataclass(eq=False)
 class Results:
@@ -81,7 +83,7 @@ def results(root: Path) -> Results:
     floors = _frame(row for p in pairs if _complete(store, p) for row in _rows(study, load, p))
     return Results(
         study=study, store=store, data=data, points=done,
-        runs=pd.DataFrame([_run(store, load, p) for p in done]),
+        runs=pd.DataFrame([_run(store, load, p) for p in done] or None, columns=None if done else _RUN),
         drift=drifts, floor=floors, pooled=_pooled(drifts, floors),
         history=_history(store, done), layers=_layers(store, done), problems=_problems(study, store, points, done),
     )  # fmt: skip

@@ -87,6 +87,7 @@ class Workshop:
     def _describe(self, cell: Cell, progress: Progress) -> None:
         """The facts about the data, and the test images that the report may show."""
         data = load_data(self.study.data)
+        self._model(data, 0)  # a model or weights that do not fit the data are the user's to put right, before all else
         with self._writing(cell) as folder:
             facts = {
                 "name": data.name, "classes": list(data.classes), "shape": list(data.test.shape),
