@@ -68,9 +68,8 @@ def load_images(
     """The images of `files` (paths below `root`), in that order.
 
     Args:
-        storage: `memory`; `memmap`: pages of the cache file, read on demand (copy on write, so the file never
-            changes); `stream`: decoded on demand, every time, nothing is cached; `auto`: memory below 1 GiB, else
-            memmap.
+        storage: `memory`; `memmap`: pages of the cache file, read and copied on demand; `stream`: decoded on
+            demand, every time, and nothing is cached; `auto`: memory below 1 GiB, else memmap.
         cache: keep the decoded images in `cache_folder()`; without it, images are decoded into memory.
 
     Raises:
@@ -89,19 +88,19 @@ def load_images(
     path = cache_folder() / f"images-{fingerprint(root, files, 'decoded 1', *astuple(decoding))}.npy"
     shape = (len(files), *decoding.shape)
     mapped = storage == "memmap"
-    return torch.from_numpy(
+    images = torch.from_numpy(
         cached_array(path, shape, lambda out: decode([root / f for f in files], decoding, out), mapped=mapped)
     )
+    return ChosenImages(images, torch.arange(len(files))) if mapped else images
 
 
-def choose(images: Images, positions: Tensor, *, copy_below: int = _SMALL) -> Images:
-    """`images[positions]`: copied when they are in memory anyway and few, else a view that looks them up."""
-    size = len(positions) * int(np.prod(images.shape[1:]))
+def choose(images: Images, positions: Tensor) -> Images:
+    """`images[positions]`, of the same kind: a copy in memory, or a view that looks them up or decodes them."""
     if isinstance(images, StreamedImages):
         return StreamedImages(tuple(images.paths[i] for i in positions.tolist()), images.decoding)
-    if isinstance(images, Tensor) and size < copy_below and not _is_mapped(images):
-        return images[positions]
-    return ChosenImages(images, positions)
+    if isinstance(images, ChosenImages):
+        return ChosenImages(images.images, images.positions[positions])
+    return images[positions]
 
 
 def cache_folder() -> Path:
@@ -120,13 +119,6 @@ def fingerprint(root: Path, files: Sequence[str], *options: object) -> str:
             raise PrunescopeError(f"cannot read image {root / file}: {error.strerror}") from error
         digest.update(f"\0{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return digest.hexdigest()[:20]
-
-
-def _is_mapped(images: Tensor) -> bool:
-    base: Any = images.numpy()
-    while base is not None and not isinstance(base, np.memmap):
-        base = getattr(base, "base", None)
-    return base is not None
 
 
 def cached_array(
