@@ -234,6 +234,15 @@ def test_random_criteria_draw_anew_in_every_round_and_seed() -> None:
     assert masks(0) != masks(1)
 
 
+@pytest.mark.parametrize("rewind", [Rewind("none"), Rewind("lr", "1ep")], ids=lambda rewind: rewind.to)
+def test_recipes_that_keep_the_weights_have_no_use_for_others(rewind: Rewind) -> None:
+    recipe = Recipe("r", schedule=SCHEDULE, rewind=rewind)
+    other = state(tiny_net(9))
+    found = rounds(trained(), recipe, SPLIT, TRAINING, seed=0, rewind_weights=other, device="cpu")
+    for given, plain in zip(found, run(recipe), strict=True):
+        assert same(dict(given.weights), dict(plain.weights))
+
+
 @pytest.mark.parametrize("to", ["init", "late"])
 def test_rewinding_needs_something_to_rewind_to(to: str) -> None:
     recipe = Recipe("r", rewind=Rewind(to))  # type: ignore[arg-type]

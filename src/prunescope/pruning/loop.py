@@ -69,7 +69,6 @@ def retrain(
     """
     if rewind_weights is not None:
         model.load_state_dict(dict(rewind_weights))
-    mask.apply_(model)
     if start is None:
         start = recipe.rewind.start(steps_per_epoch(split, training.batch_size), training.total_steps(split))
     return fit(model, split, training, seed=seed, mask=mask, start=start, order=order, **options)
