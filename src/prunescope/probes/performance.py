@@ -12,16 +12,33 @@ import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import Tensor
 
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
 from prunescope.engine.sweep import Needs, Pass
 from prunescope.probes.base import Probe, Subject, probes
+
+#: {metric: (title, unit, whether more is better; None when neither)}
+FACTS: dict[str, tuple[str, str, bool | None]] = {
+    "top1": ("Accuracy", "share of test images", True),
+    "top5": ("Accuracy, right class among the first five", "share of test images", True),
+    "balanced_accuracy": ("Balanced accuracy", "mean recall of the classes", True),
+    "auroc": ("AUROC", "area", True),
+    "ece": ("Calibration error", "probability", False),
+    "loss": ("Cross entropy", "nats", False),
+    "n": ("Test images", "images", None),
+}
+
+_HALF = 65504.0  # the largest float16
 
 
 @probes.register("performance")
 @dataclass(frozen=True)
 class Performance(Probe):
     """Accuracy (top 1, top 5, balanced), AUROC, calibration, recall per class, and the predictions themselves.
+
+    `top5` is NaN with five classes or fewer, where it says nothing. Classes without test images have recall NaN, are
+    named in `info`, and are left out of the means over classes. `image.logits` are float16, clipped to its range.
 
     Attributes:
         bins: of the expected calibration error (Guo et al. 2017), equally wide.
@@ -31,6 +48,10 @@ class Performance(Probe):
 
     distances: ClassVar[Mapping[str, str]] = {"image.predicted": "labels"}
     summary: ClassVar[str] = "accuracy, AUROC, calibration, recall per class, predictions"
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise PrunescopeError(f"performance: bins must be at least 1, got {self.bins}")
 
     def start(self, subject: Subject) -> _Gatherer:
         return _Gatherer(subject.data.test, self.bins)
@@ -45,6 +66,15 @@ class _Gatherer:
         self._logits: list[Tensor] = []
 
     def update(self, batch: Pass) -> None:
+        classes, shape = len(self._test.classes), tuple(batch.logits.shape)
+        if shape[1:] != (classes,):
+            raise PrunescopeError(f"the network gives outputs of shape {shape}, but the data has {classes} classes")
+        broken = ~batch.logits.isfinite().all(1).cpu()
+        if bool(broken.any()):
+            names = self._test.ids[batch.index[broken].numpy()].tolist()
+            raise PrunescopeError(
+                f"the network's logits are not finite, first for image {names[0]!r}; are its weights?"
+            )
         self._logits.append(batch.logits.cpu())
 
     def finish(self) -> Record:
@@ -68,7 +98,7 @@ class _Gatherer:
             "image.predicted": predicted.to(torch.int32).numpy(),
             "image.label": labels.to(torch.int32).numpy(),
             "image.confidence": probability.amax(1).float().numpy(),
-            "image.logits": logits.half().numpy(),
+            "image.logits": logits.clamp(-_HALF, _HALF).half().numpy(),
             "class.recall": recall,
             "class.confusion": confusion,
         }
