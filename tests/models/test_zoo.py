@@ -103,8 +103,8 @@ def test_unknown_names_and_options_are_told_the_nearest() -> None:
         build("torchvision:google_net")
     with pytest.raises(PrunescopeError, match="did you mean 'pretrained'"):
         build({"name": "torchvision:resnet18", "pretraind": True})
-    with pytest.raises(PrunescopeError, match="unknown option 'width'"):
-        build({"name": "small_cnn", "width": 3})
+    with pytest.raises(PrunescopeError, match="unknown option 'widht'"):
+        build({"name": "small_cnn", "widht": 3})
     with pytest.raises(PrunescopeError, match="expected a name"):
         build({"nam": "small_cnn"})
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from samples import tiny
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.study.config import Controls, Study, read_study
-from samples import tiny
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from samples import tiny
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.study import execute as module
 from prunescope.study.config import read_study
 from prunescope.study.execute import Event, execute
+from prunescope.study.folder import open_folder
 from prunescope.study.plan import Plan, make_plan
 from prunescope.study.results import results
-from prunescope.study.folder import open_folder
 from prunescope.study.store import Store
-from samples import tiny
 
 
 def plan(root: Path, **changes: Any) -> Plan:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import tiny
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.study.config import read_study
 from prunescope.study.folder import open_folder, read_folder
 from prunescope.study.plan import make_plan
-from samples import tiny
 
 
 def plan(**changes: Any) -> Any:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import tiny
+from test_execute import digests
 
 from prunescope.study.config import read_study
 from prunescope.study.execute import execute
 from prunescope.study.folder import open_folder
 from prunescope.study.plan import make_plan
-from samples import tiny
-from test_execute import digests
 
 KILLS = 20
 STUDY: dict[str, Any] = tiny(

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from samples import tiny
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.study.config import read_study
 from prunescope.study.plan import make_plan
 from prunescope.study.schedule import Queue
-from samples import tiny
 
 INIT = {"name": "init", "schedule": {"density": 0.25, "rounds": 2}, "rewind": {"to": "init"}}
 
