@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 #: The Hessian only shapes the steps; it is taken from at most so many samples, the gradient from all.
-_HESSIAN_SAMPLES = 4096
+_HESSIAN_SAMPLES = 2048
 #: With more unknowns than this a fixed bound replaces the Hessian.
 _DENSE = 1200
 _CHUNK = 400_000
@@ -47,8 +47,8 @@ class ElasticNet:
     def empty(self, replicates: int = 1) -> Tensor:
         """Coefficients (B, K + 1, C) of a model that knows only how frequent classes are; the last row is the bias."""
         found = torch.zeros(replicates, self.x.shape[1] + 1, self.classes, dtype=torch.float64)
-        counts = torch.bincount(self.y, minlength=self.classes).double()
-        found[:, -1] = (counts + 0.5).log() - (counts + 0.5).log().mean()
+        frequent = torch.bincount(self.y, minlength=self.classes).double().clamp_min(0.5).log()
+        found[:, -1] = frequent - frequent.mean()
         return found
 
     def solve(
@@ -71,13 +71,16 @@ class ElasticNet:
             weights = torch.full((len(start), len(self.x)), 1 / len(self.x), dtype=torch.float64)
         x = torch.cat([self.x, self.x.new_ones(len(self.x), 1)], dim=1)
         penalty = _Penalty(lam * self.l1_ratio, lam * (1 - self.l1_ratio))
-        now, (loss, gradient) = start, _loss_gradient(x, self.y, weights, start)
+        now, (loss, gradient) = start.clone(), _loss_gradient(x, self.y, weights, start)
+        before = 0.0
         for _ in range(steps):
-            violation = penalty.violation(now, gradient).amax()
+            violation = float(penalty.violation(now, gradient).amax())
             if violation <= tolerance:
                 break
-            curvature, largest = _curvature(x, weights.mean(0), now.mean(0))
-            model = _fista(now, gradient, penalty, curvature, largest, 0.03 * float(violation))
+            if violation > before / 5:  # else the old Hessian still serves
+                curvature, largest = _curvature(x, weights.mean(0), now.mean(0))
+            before = violation
+            model = _fista(now, gradient, penalty, curvature, largest, 0.03 * violation)
             now, loss, gradient, moved = _search(x, self.y, weights, (now, loss, gradient), model, penalty)
             if not moved:
                 break

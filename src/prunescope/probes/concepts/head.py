@@ -9,8 +9,8 @@ from torch import Tensor
 
 from prunescope.probes.concepts.elastic_net import ElasticNet
 
-#: Penalties on the path, from the one that leaves no weight to a thousandth of it, evenly spaced in the logarithm.
-STEPS = 20
+#: Penalties on the path, from one that just leaves no weight to a thousandth of it, evenly spaced in the logarithm.
+STEPS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +38,17 @@ class Head:
 def fit_head(problem: ElasticNet, val: tuple[Tensor, Tensor], *, steps: int = STEPS) -> Head:
     """Fit the whole path, and choose on `val` (scores, labels) the largest penalty within one standard error of the
     best accuracy (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10)."""
-    penalties = max(problem.largest(), 1e-9) * torch.logspace(0, -3, steps, dtype=torch.float64)
+    penalties = max(1.0001 * problem.largest(), 1e-9) * torch.logspace(0, -3, steps, dtype=torch.float64)
     now, path = problem.empty(), []
     for lam in penalties.tolist():
-        now = problem.solve(lam, now.clone())
+        now = problem.solve(lam, now, tolerance=1e-5)
         path.append(now[0])
     accuracy = torch.stack([_accuracy(w, val) for w in path])
     chosen = one_standard_error(accuracy, len(val[1]))
+    exact = problem.solve(float(penalties[chosen]), path[chosen][None], tolerance=1e-8)[0]
     return Head(
-        weights=path[chosen][:-1].T.contiguous(),
-        bias=path[chosen][-1],
+        weights=exact[:-1].T.contiguous(),
+        bias=exact[-1],
         penalty=float(penalties[chosen]),
         penalties=penalties,
         nonzeros=torch.stack([(w[:-1] != 0).sum() for w in path]),
