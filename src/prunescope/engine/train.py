@@ -23,6 +23,7 @@ from prunescope.engine.optimisation import learning_rate, make_optimizer
 from prunescope.engine.sweep import logits_of
 from prunescope.engine.train_state import identity, load_state, save_state
 from prunescope.engine.training import Training
+from prunescope.models.layers import evaluating
 
 #: One dictionary per epoch: epoch, step, loss, accuracy, lr, seconds, images_per_second, and val_accuracy when asked.
 History = tuple[dict[str, Any], ...]
@@ -110,11 +111,9 @@ def fit(
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, split: Split, *, device: torch.device | str = "cpu", batch_size: int = 512) -> float:
-    """Share of images whose largest logit is their class's, in eval mode and float32; the mode is restored."""
-    mode = model.training
-    model.eval()
-    right = sum(int((logits_of(model(x)).argmax(1) == y).sum()) for _, x, y in split.batches(batch_size, device))
-    model.train(mode)
+    """Share of images whose largest logit is their class's, in eval mode and float32; all modes are restored."""
+    with evaluating(model):
+        right = sum(int((logits_of(model(x)).argmax(1) == y).sum()) for _, x, y in split.batches(batch_size, device))
     return right / len(split)
 
 
