@@ -70,17 +70,17 @@ class Cavs:
 
 
 def fit_cavs(
-    fit: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], *, grid: Sequence[float] = (0.001, 0.01, 0.1)
+    fit: tuple[Tensor | Table, Tensor], held: tuple[Tensor, Tensor], *, grid: Sequence[float] = (0.001, 0.01, 0.1)
 ) -> Cavs:
     """Vectors of all concepts; one regularisation for all of them.
 
     Args:
-        fit: standardised embeddings (N, D) and labels (N, K) in {1, 0, -1 unknown}.
+        fit: standardised embeddings (N, D), or their `Table`, and labels (N, K) in {1, 0, -1 unknown}.
         held: the same of other images, on which the AUROC is measured and the regularisation chosen: the strongest
             whose mean AUROC over concepts is within 0.005 of the best.
         grid: values of `C` (see `svm`) to choose from.
     """
-    table, labels = Table.of(fit[0]), fit[1]
+    table, labels = fit[0] if isinstance(fit[0], Table) else Table.of(fit[0]), fit[1]
     tried: list[Cavs] = []
     start: Svm | None = None
     for c in sorted(grid):
