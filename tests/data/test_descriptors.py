@@ -81,14 +81,30 @@ def test_the_lesion_is_found(angle: float) -> None:
 
 
 def test_holes_hairs_and_the_black_edge_of_the_lens_do_not_mislead() -> None:
-    mask = ellipse(22, 22)
-    image = painted(mask & ~ellipse(7, 7))
+    mask, lens = ellipse(22, 22), ellipse(47, 47)
+    image = painted(mask & ~ellipse(7, 7), inside=(185, 130, 115))
     image[:, :, 30] = 40  # a hair from top to bottom
-    image[:, ~ellipse(60, 60)] = 5  # corners
+    image[:, ~lens] = 5
     found = segment(image)
     assert found is not None
     assert iou(found.lesion, mask) > 0.8
-    assert not found.skin[~ellipse(60, 60)].any()
+    assert found.lesion[SIDE // 2, SIDE // 2]
+    assert not found.skin[~lens].any()
+
+
+def test_a_lesion_that_touches_the_edge_of_the_lens_ends_there() -> None:
+    lens = ellipse(47, 47)
+    image = painted(np.roll(ellipse(24, 24), (18, 18), (0, 1)))
+    image[:, ~lens] = 5
+    found = segment(image)
+    assert found is not None
+    assert not (found.lesion & ~lens).any()
+
+
+def test_the_edge_of_the_image_counts_as_border() -> None:
+    y, x = np.indices((SIDE, SIDE))
+    half_disc = np.hypot(y - (SIDE - 1) / 2, x + 0.5) <= 35
+    assert shape(half_disc)[1] == pytest.approx(1 - 2 * np.pi**2 / (np.pi + 2) ** 2, abs=0.03)
 
 
 def test_bare_skin_has_no_values() -> None:
@@ -126,6 +142,7 @@ def test_colours_are_seen() -> None:
     assert value(half, "colour asymmetric") > 3 * value(plain, "colour asymmetric")
     assert value(painted(mask, (95, 105, 130)), "blue-white area") > 0.9
     assert value(plain, "blue-white area") < 0.05
+    assert value(painted(mask, (180, 120, 150)), "blue-white area") < 0.05  # bluish, but hardly darker than the skin
     assert value(painted(mask, (60, 35, 30)), "dark") > value(plain, "dark") > 20
     assert value(painted(mask, (190, 80, 80)), "red") > value(plain, "red") + 10
 
