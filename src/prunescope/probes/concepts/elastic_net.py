@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 #: The Hessian only shapes the steps; it is taken from at most so many samples, the gradient from all.
-_HESSIAN_SAMPLES = 2048
+_HESSIAN_SAMPLES = 4096
 #: With more unknowns than this a fixed bound replaces the Hessian.
 _DENSE = 1200
 _CHUNK = 400_000
@@ -77,7 +77,7 @@ class ElasticNet:
             violation = float(penalty.violation(now, gradient).amax())
             if violation <= tolerance:
                 break
-            if violation > before / 5:  # else the old Hessian still serves
+            if violation > before / 2:  # else the old Hessian still serves
                 curvature, largest = _curvature(x, weights.mean(0), now.mean(0))
             before = violation
             model = _fista(now, gradient, penalty, curvature, largest, 0.03 * violation)

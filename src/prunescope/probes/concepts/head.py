@@ -9,8 +9,8 @@ from torch import Tensor
 
 from prunescope.probes.concepts.elastic_net import ElasticNet
 
-#: Penalties on the path, from one that just leaves no weight to a thousandth of it, evenly spaced in the logarithm.
-STEPS = 16
+#: Penalties on the path, from one that just leaves no weight to 0.3 % of it, evenly spaced in the logarithm.
+STEPS = 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +35,21 @@ class Head:
         return scores @ self.weights.T + self.bias
 
 
-def fit_head(problem: ElasticNet, val: tuple[Tensor, Tensor], *, steps: int = STEPS) -> Head:
+def fit_head(problem: ElasticNet, val: tuple[Tensor, Tensor], *, steps: int = STEPS, balanced: bool = False) -> Head:
     """Fit the whole path, and choose on `val` (scores, labels) the largest penalty within one standard error of the
-    best accuracy (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10)."""
-    penalties = max(1.0001 * problem.largest(), 1e-9) * torch.logspace(0, -3, steps, dtype=torch.float64)
+    best accuracy (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10).
+
+    Args:
+        balanced: choose by the mean recall of classes instead, so that a frequent class cannot make an empty head
+            look good enough.
+    """
+    penalties = max(1.0001 * problem.largest(), 1e-9) * torch.logspace(0, -2.5, steps, dtype=torch.float64)
     now, path = problem.empty(), []
     for lam in penalties.tolist():
-        now = problem.solve(lam, now, tolerance=1e-5)
+        now = problem.solve(lam, now, tolerance=max(1e-5, 1e-3 * lam))
         path.append(now[0])
-    accuracy = torch.stack([_accuracy(w, val) for w in path])
-    chosen = one_standard_error(accuracy, len(val[1]))
+    right = torch.stack([_right(w, val) for w in path])
+    chosen = one_standard_error(right, val[1] if balanced else torch.zeros_like(val[1]))
     exact = problem.solve(float(penalties[chosen]), path[chosen][None], tolerance=1e-8)[0]
     return Head(
         weights=exact[:-1].T.contiguous(),
@@ -52,19 +57,28 @@ def fit_head(problem: ElasticNet, val: tuple[Tensor, Tensor], *, steps: int = ST
         penalty=float(penalties[chosen]),
         penalties=penalties,
         nonzeros=torch.stack([(w[:-1] != 0).sum() for w in path]),
-        accuracy=accuracy,
+        accuracy=right.mean(dim=1),
     )
 
 
-def one_standard_error(accuracy: Tensor, n: int) -> int:
-    """First index whose accuracy on n samples is within a (binomial) standard error of the best.
+def one_standard_error(right: Tensor, group: Tensor) -> int:
+    """First row whose mean accuracy over groups is within a (binomial) standard error of the best.
 
-    >>> one_standard_error(torch.tensor([0.5, 0.79, 0.80]), 100)
-    1
+    Args:
+        right: (L, N), 1 where the model gets the sample right, else 0.
+        group: of every sample, (N,); all the same for plain accuracy, the classes for balanced accuracy.
+
+    >>> one_standard_error(torch.tensor([[1.0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]]), torch.zeros(4))
+    2
     """
-    best = float(accuracy.max())
-    error = (best * (1 - best) / n) ** 0.5
-    return int((accuracy >= best - error).nonzero()[0])
+    _, member = group.unique(return_inverse=True)
+    share = torch.nn.functional.one_hot(member).double()
+    size = share.sum(dim=0)
+    recall = right.double() @ share / size
+    mean = recall.mean(dim=1)
+    best = int(mean.argmax())
+    error = float((recall[best] * (1 - recall[best]) / size).sum().sqrt()) / len(size)
+    return int((mean >= mean[best] - error).nonzero()[0])
 
 
 def bootstrap_weights(problem: ElasticNet, head: Head, counts: Tensor) -> Tensor:
@@ -96,6 +110,6 @@ def top_frequency(chosen: Tensor, replicates: Tensor) -> Tensor:
     return torch.where(chosen >= 0, hit, 0.0)
 
 
-def _accuracy(w: Tensor, val: tuple[Tensor, Tensor]) -> Tensor:
+def _right(w: Tensor, val: tuple[Tensor, Tensor]) -> Tensor:
     predicted = (val[0] @ w[:-1] + w[-1]).argmax(dim=1)
-    return (predicted == val[1]).double().mean()
+    return (predicted == val[1]).double()

@@ -30,15 +30,18 @@ class Residual:
         return z.double() @ self.weights + self.bias
 
 
-def solve_residual(z: Tensor, y: Tensor, offset: Tensor, penalty: float, start: Tensor | None = None) -> Tensor:
+def solve_residual(
+    z: Tensor, y: Tensor, offset: Tensor, penalty: float, start: Tensor | None = None, *, tolerance: float = 1e-5
+) -> Tensor:
     """Coefficients (D + 1, C), the last row the bias: min of mean CE(offset + z W + bias, y) + penalty / 2 |W|^2.
 
-    Strictly convex but for a constant in the bias; solved by L-BFGS from `start` (zeros), without randomness.
+    Strictly convex, but for a constant in the bias; solved by L-BFGS from `start` (zeros), without randomness.
 
     Args:
         z: standardised features (N, D).
         y: (N,).
         offset: the frozen bottleneck's logits (N, C).
+        tolerance: on the largest entry of the gradient.
     """
     x = torch.cat([z.double(), torch.ones(len(z), 1, dtype=torch.float64)], dim=1)
     shape = (x.shape[1], offset.shape[1])
@@ -53,7 +56,8 @@ def solve_residual(z: Tensor, y: Tensor, offset: Tensor, penalty: float, start: 
         return float(loss), gradient.flatten().numpy()
 
     first = np.zeros(shape[0] * shape[1]) if start is None else start.flatten().numpy()
-    found = minimize(value, first, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-5, "ftol": 1e-10})
+    options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-12}
+    found = minimize(value, first, jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(found.x).view(shape)
 
 
@@ -67,7 +71,7 @@ def fit_residual(
     """
     best, right, w = None, -1.0, None
     for penalty in grid:
-        w = solve_residual(*train, penalty, w)
+        w = solve_residual(*train, penalty, w, tolerance=1e-4)  # closer changes no prediction
         found = Residual(w[:-1], w[-1], penalty)
         accuracy = float(((val[2] + found.logits(val[0])).argmax(1) == val[1]).double().mean())
         if accuracy > right:
