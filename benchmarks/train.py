@@ -2,7 +2,7 @@
 
     python benchmarks/train.py [--model small_cnn] [--images 4096] [--batch-size 128] [--repeats 5] [--threads N]
 
-Both see the same batches from memory, augmented alike; repeats are interleaved. The target is an overhead of at most 5 %.
+Both see the same batches from memory, augmented alike; repeats are interleaved. Target: an overhead of at most 5 %.
 """
 
 from __future__ import annotations

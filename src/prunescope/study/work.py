@@ -149,7 +149,7 @@ class Workshop:
         pruned = self._checkpoint(cell.parents["cut"])
         assert pruned.mask is not None
         role, seed, number = params.get("role", "ticket"), params["seed"], params["round"]
-        model = self._model(data, derive(seed, "reinit", number))
+        model = self._model(data, derive(seed, "reinit", number), fresh=role == "reinit")
         start = 0
         if role != "reinit":
             source = self._checkpoint(cell.parents["rewind"]) if "rewind" in cell.parents else pruned
@@ -172,12 +172,13 @@ class Workshop:
         model = self._checkpoint(first.parents["checkpoint"]).into(self._model(data, 0))
         reference = next((self.record(c.parents["reference"]) for c in cells if "reference" in c.parents), None)
         wanted = {cell.folder: named(probes, cell.params["probe"], "probe") for cell in cells}
-        seen = 0
+        fitting = any(probe.needs_concepts for probe in wanted.values())  # on training and validation images
+        seen, total = 0, len(data.test) + (len(data.train) + len(data.val) if fitting else 0)
 
         def on_batch(images: int) -> None:
             nonlocal seen
             seen += images
-            progress(seen, len(data.test), "images")
+            progress(seen, total, "images")
 
         started = time.perf_counter()
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -197,8 +198,11 @@ class Workshop:
     def _checkpoint(self, cell: Cell) -> Checkpoint:
         return Checkpoint.load(self.store.path(cell))
 
-    def _model(self, data: Dataset, seed: int) -> nn.Module:
-        return build_model(self.study.model, classes=len(data.classes), channels=data.train.shape[0], seed=seed)
+    def _model(self, data: Dataset, seed: int, *, fresh: bool = False) -> nn.Module:
+        """The study's network; `fresh`: initialised from the seed even where the study starts from trained weights."""
+        trained = ("weights", "pretrained") if fresh else ()
+        config = {key: value for key, value in self.study.model.items() if key not in trained}
+        return build_model(config, classes=len(data.classes), channels=data.train.shape[0], seed=seed)
 
     def _per_epoch(self, training: Training, data: Dataset) -> int:
         return steps_per_epoch(data.train, training.batch_size)
