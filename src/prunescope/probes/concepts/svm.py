@@ -92,9 +92,9 @@ def linear_svm(
         found[:, ~costs.any(0)] = 0.0
     scale = (2 * table.rows.T @ (costs * signs)).norm(dim=0)
     norms = torch.zeros_like(scale)
-    todo = torch.arange(labels.shape[1])
+    todo, rows32 = torch.arange(labels.shape[1]), table.rows.float()
     for _ in range(_MAX_NEWTON):
-        problem = _Problem(table.rows, signs[:, todo], costs[:, todo])
+        problem = _Problem(table.rows, rows32, signs[:, todo], costs[:, todo])
         point = problem.at(found[:, todo])
         norms[todo] = point.gradient.norm(dim=0) / scale[todo].clamp_min(1e-300)
         norms[scale == 0] = 0.0
@@ -138,11 +138,12 @@ class _Point:
 @dataclass(frozen=True, eq=False)
 class _Problem:
     rows: Tensor
+    rows32: Tensor
     signs: Tensor
     costs: Tensor
 
     def part(self, columns: Tensor) -> _Problem:
-        return _Problem(self.rows, self.signs[:, columns], self.costs[:, columns])
+        return _Problem(self.rows, self.rows32, self.signs[:, columns], self.costs[:, columns])
 
     def at(self, weights: Tensor) -> _Point:
         margins = self.rows @ weights
@@ -166,25 +167,29 @@ class _Problem:
         return point.weights + length * direction
 
     def _newton(self, point: _Point, relative: Tensor) -> Tensor:
-        """Solves H d = -g by conjugate gradients with H's diagonal, the tighter the nearer the solution."""
-        active = 2 * self.costs * (point.slack > 0)
-        diagonal = 1 + self.rows.square().T @ active
-        direction = torch.zeros_like(point.gradient)
-        residual = -point.gradient
-        goal = residual.norm(dim=0) * relative.sqrt().clamp(1e-3, 0.1)
+        """Solves H d = -g by conjugate gradients with H's diagonal, the tighter the nearer the solution.
+
+        In single precision: a direction need not be exact, the gradient that certifies the solution is.
+        """
+        active = (2 * self.costs * (point.slack > 0)).float()
+        diagonal = 1 + self.rows32.square().T @ active
+        size = point.gradient.norm(dim=0).clamp_min(1e-300)
+        residual = -(point.gradient / size).float()
+        direction = torch.zeros_like(residual)
+        goal = relative.sqrt().clamp(1e-3, 0.1)
         scaled = residual / diagonal
         search, power = scaled, (residual * scaled).sum(0)
         for _ in range(_MAX_CG):
             if (residual.norm(dim=0) <= goal).all():
                 break
-            curved = search + self.rows.T @ (active * (self.rows @ search))
-            length = power / (search * curved).sum(0).clamp_min(1e-300)
+            curved = search + self.rows32.T @ (active * (self.rows32 @ search))
+            length = power / (search * curved).sum(0).clamp_min(1e-30)
             direction = direction + length * search
             residual = residual - length * curved
             scaled = residual / diagonal
             before, power = power, (residual * scaled).sum(0)
-            search = scaled + power / before.clamp_min(1e-300) * search
-        return direction
+            search = scaled + power / before.clamp_min(1e-30) * search
+        return direction.double() * size
 
     def _slack(self, margins: Tensor) -> Tensor:
         return (1 - self.signs * margins).clamp_min(0)
