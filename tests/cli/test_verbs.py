@@ -132,11 +132,6 @@ def images(root: Path, classes: dict[str, int]) -> dict[str, Any]:
     return {"name": "folder", "root": str(root), "size": 16}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PRUNESCOPE_CACHE", str(tmp_path / "cache"))
-
-
 def test_an_empty_class_and_a_single_class(prunescope: Any, tmp_path: Path) -> None:
     refused(prunescope(study={**STUDY, "data": images(tmp_path / "a", {"cat": 4, "dog": 0})}), "dog")
     refused(prunescope(study={**STUDY, "data": images(tmp_path / "b", {"cat": 4})}), "class")

@@ -10,7 +10,8 @@ import yaml
 from samples import tiny
 
 from prunescope.core.errors import PrunescopeError
-from prunescope.study.config import Controls, Study, read_study
+from prunescope.study.config import read_study
+from prunescope.study.study import Controls, Study
 
 ROOT = Path(__file__).parent.parent.parent
 

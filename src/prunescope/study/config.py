@@ -3,98 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
-from prunescope.core.configure import canonical, configure, named, split_spec
+from prunescope.core.configure import configure, named, split_spec
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.training import Training
 from prunescope.probes.base import Probe, probes
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scoring import criteria
+from prunescope.study.study import Controls, Execution, Seeds, Study
 
 T = TypeVar("T")
-ControlKind = Literal["random", "dense", "reinit", "unretrained"]
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Which seeds: every one gets a dense network; a subset gets tickets. The other dense ones are the noise floor."""
-
-    dense: tuple[int, ...] = (0, 1, 2)
-    tickets: tuple[int, ...] = (0, 1)
-
-    def __post_init__(self) -> None:
-        if not self.dense or not set(self.tickets) <= set(self.dense):
-            raise PrunescopeError(f"ticket seeds {self.tickets} must be among the dense seeds {self.dense}")
-        if len(set(self.dense)) < len(self.dense) or len(set(self.tickets)) < len(self.tickets):
-            raise PrunescopeError("a seed is listed twice")
-
-
-@dataclass(frozen=True)
-class Controls:
-    """Tickets that should be worse, and a dense network trained as long.
-
-    Attributes:
-        kinds: `random` (a random mask with the ticket's per-layer densities), `dense` (nothing cut, retrained as
-            long), `reinit` (the ticket's mask, a new initialisation), `unretrained` (cut, not retrained).
-        recipes: names of the recipes that are controlled; None: the first one.
-        rounds: at which rounds; None: all.
-    """
-
-    kinds: tuple[ControlKind, ...] = ("random", "dense")
-    recipes: tuple[str, ...] | None = None
-    rounds: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How cells are run; none of it is part of a cell's key.
-
-    Attributes:
-        threads: CPU threads per worker process. Results are bit-identical only at equal thread counts.
-        device: `auto`, `cpu`, `cuda` ...
-        batch_size: images per batch when measuring.
-    """
-
-    threads: int = 1
-    device: str = "auto"
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        if self.threads < 1 or self.batch_size < 1:
-            raise PrunescopeError("threads and batch_size must be at least 1")
-
-
-@dataclass(frozen=True)
-class Study:
-    """Everything a study is. Immutable; `read_study(study.as_mapping())` is equal to it."""
-
-    name: str
-    data: Mapping[str, Any]
-    model: Mapping[str, Any]
-    training: Training = field(default_factory=Training)
-    seeds: Seeds = field(default_factory=Seeds)
-    recipes: tuple[Recipe, ...] = ()
-    controls: Controls = field(default_factory=Controls)
-    probes: Mapping[str, Probe] = field(default_factory=dict)
-    execution: Execution = field(default_factory=Execution)
-
-    def as_mapping(self) -> dict[str, Any]:
-        """Plain data for `study.yaml`: options at their defaults are left out."""
-        shown: dict[str, Any] = {"name": self.name, "data": dict(self.data), "model": dict(self.model)}
-        for part in ("training", "execution"):
-            if options := canonical(getattr(self, part)):
-                shown[part] = options
-        # In full: a study may grow, and whether it has grown can only be told of lists that are there.
-        shown["seeds"] = {"dense": list(self.seeds.dense), "tickets": list(self.seeds.tickets)}
-        shown["controls"] = {item.name: canonical(getattr(self.controls, item.name)) for item in fields(Controls)}
-        shown["recipes"] = [_recipe_mapping(recipe, self.training) for recipe in self.recipes]
-        shown["probes"] = [{"as": key, **canonical(probe)} for key, probe in self.probes.items()]
-        return shown
 
 
 def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Study:
@@ -249,15 +172,6 @@ def _recipe(spec: object, dense: Training, where: str) -> Recipe:
         raise PrunescopeError(f"{where}.training: expected a mapping of options, got {changed!r}")
     base = {item.name: getattr(dense, item.name) for item in fields(Training)}
     return replace(recipe, training=configure(Training, {**base, **changed}, f"{where}.training"))
-
-
-def _recipe_mapping(recipe: Recipe, dense: Training) -> dict[str, Any]:
-    shown: dict[str, Any] = canonical(recipe)
-    shown.pop("training", None)
-    if recipe.training is not None:  # told as what differs from the dense training, which is how it is read
-        pairs = {item.name: getattr(recipe.training, item.name) for item in fields(Training)}
-        shown["training"] = {key: canonical(value) for key, value in pairs.items() if value != getattr(dense, key)}
-    return {"name": recipe.name, **{key: value for key, value in shown.items() if key != "name"}}
 
 
 def _probes(specs: list[Any]) -> dict[str, Probe]:

@@ -22,10 +22,11 @@ import torch
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.engine.allocator import tune_allocator
-from prunescope.study.config import Study, read_study
+from prunescope.study.config import read_study
 from prunescope.study.plan import Cell, Plan
 from prunescope.study.schedule import Queue
 from prunescope.study.store import Store
+from prunescope.study.study import Study
 from prunescope.study.work import Workshop
 
 

@@ -12,8 +12,9 @@ import yaml
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.files import write_atomic
-from prunescope.study.config import Study, read_study
+from prunescope.study.config import read_study
 from prunescope.study.plan import Plan, Point
+from prunescope.study.study import Study
 
 #: Options that say where data lies or how cells are run: they may differ between two runs of one study.
 _FREE = {"data": ("root", "cache", "storage")}

@@ -14,7 +14,7 @@ from prunescope.core.configure import canonical
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.files import sha256
 from prunescope.pruning.recipe import Recipe
-from prunescope.study.config import Study
+from prunescope.study.study import Study
 
 #: Raise when the meaning of stored artifacts changes; all keys change with it.
 FORMAT = 1

@@ -16,13 +16,13 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import derive
 from prunescope.core.types import Record
 from prunescope.metrics.statistics import pooled_spread
-from prunescope.study.config import Study
 from prunescope.study.drift import DriftRow, drift
 from prunescope.study.floor import noise_floor, over_seeds, verdict
 from prunescope.study.folder import read_folder
 from prunescope.study.plan import Point
 from prunescope.study.records import load_record
 from prunescope.study.store import Store
+from prunescope.study.study import Study
 
 #: What names one measure: rows that agree in these are the same quantity.
 MEASURE = ["probe", "array", "distance", "subset"]

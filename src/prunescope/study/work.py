@@ -38,10 +38,10 @@ from prunescope.pruning.controls import shuffled
 from prunescope.pruning.loop import criterion_batches
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.scoring import criteria, cut
-from prunescope.study.config import Study
 from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
+from prunescope.study.study import Study
 
 #: Test images kept in the store for the report's gallery, drawn by seed: the report needs no data.
 PICTURES = 200
