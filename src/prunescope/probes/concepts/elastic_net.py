@@ -17,8 +17,10 @@ from torch import Tensor
 
 #: The Hessian only shapes the steps; it is taken from at most so many samples, the gradient from all.
 _HESSIAN_SAMPLES = 4096
-#: With more unknowns than this a fixed bound replaces the Hessian.
+#: With more unknowns than this the Hessian's blocks, one per class, stand for it.
 _DENSE = 1200
+#: Steps before the Hessian is taken anew.
+_PATIENCE = 3
 _CHUNK = 400_000
 
 
@@ -72,14 +74,15 @@ class ElasticNet:
         x = torch.cat([self.x, self.x.new_ones(len(self.x), 1)], dim=1)
         penalty = _Penalty(lam * self.l1_ratio, lam * (1 - self.l1_ratio))
         now, (loss, gradient) = start.clone(), _loss_gradient(x, self.y, weights, start)
-        before = 0.0
+        before, age = 0.0, _PATIENCE
         for _ in range(steps):
             violation = float(penalty.violation(now, gradient).amax())
             if violation <= tolerance:
                 break
-            if violation > before / 2:  # else the old Hessian still serves
+            if violation > before / 2 and age >= _PATIENCE:  # else the old Hessian still serves
                 curvature, largest = _curvature(x, weights.mean(0), now.mean(0))
-            before = violation
+                age = 0
+            before, age = violation, age + 1
             model = _fista(now, gradient, penalty, curvature, largest, 0.03 * violation)
             now, loss, gradient, moved = _search(x, self.y, weights, (now, loss, gradient), model, penalty)
             if not moved:
@@ -98,7 +101,7 @@ class _Penalty:
         inner = w[:, :-1]
         return self.l1 * inner.abs().sum(dim=(1, 2)) + self.l2 / 2 * inner.square().sum(dim=(1, 2))
 
-    def prox(self, w: Tensor, step: float) -> Tensor:
+    def prox(self, w: Tensor, step: Tensor) -> Tensor:
         found = w.sign() * (w.abs() - step * self.l1).clamp_min(0) / (1 + step * self.l2)
         found[:, -1] = w[:, -1]
         return found
@@ -126,26 +129,33 @@ def _loss_gradient(x: Tensor, y: Tensor, weights: Tensor, w: Tensor) -> tuple[Te
     return loss, gradient.view(inputs, replicates, classes).permute(1, 0, 2)
 
 
-def _curvature(x: Tensor, s: Tensor, w: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
+def _curvature(x: Tensor, s: Tensor, w: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Product with the Hessian at w (K + 1, C), and its largest eigenvalue.
 
-    Of large problems: with the bound (I - 1/C) / 2 kron X^T S X (Boehning 1992), which needs no matrix of that size.
+    Of large problems: with an upper bound that does not couple classes, 2 diag(p (1 - p)) for diag(p) - p p^T (their
+    difference is diagonally dominant); then there is an eigenvalue per class, (C,).
     """
     inputs, classes = w.shape
-    if inputs * classes > _DENSE:
-        gram = x.T @ (x * s[:, None])
-        largest = 0.5 * float(torch.linalg.eigvalsh(gram)[-1])
-        return lambda d: 0.5 * (gram @ (d - d.mean(dim=2, keepdim=True))), largest
     some = slice(None, None, -(-len(x) // _HESSIAN_SAMPLES))
     x, s = x[some], s[some] / s[some].sum()
-    p = (x @ w).softmax(dim=1) * s[:, None]
-    joint = (x[:, :, None] * (p / s.clamp_min(1e-300).sqrt()[:, None])[:, None, :]).flatten(1)
+    p = (x @ w).softmax(dim=1)
+    if inputs * classes > _DENSE:
+        blocks = _blocks(x, 2 * p * (1 - p) * s[:, None])
+        return lambda d: (blocks @ d.permute(2, 1, 0)).permute(2, 1, 0), torch.linalg.eigvalsh(blocks)[:, -1]
+    joint = (x[:, :, None] * (p * s.sqrt()[:, None])[:, None, :]).flatten(1)
     hessian = -joint.T @ joint
-    blocks = torch.einsum("ncj,nk->cjk", p[:, :, None] * x[:, None, :], x)
     view = hessian.view(inputs, classes, inputs, classes)
-    view.diagonal(dim1=1, dim2=3).add_(blocks.permute(1, 2, 0))
-    largest = float(torch.linalg.eigvalsh(hessian)[-1])
-    return lambda d: (d.flatten(1) @ hessian).view_as(d), largest
+    view.diagonal(dim1=1, dim2=3).add_(_blocks(x, p * s[:, None]).permute(1, 2, 0))
+    return lambda d: (d.flatten(1) @ hessian).view_as(d), torch.linalg.eigvalsh(hessian)[-1]
+
+
+def _blocks(x: Tensor, p: Tensor) -> Tensor:
+    """X^T diag(p_c) X for every column p_c of (N, C), (C, K + 1, K + 1)."""
+    found = x.new_zeros(p.shape[1], x.shape[1], x.shape[1])
+    size = max(1, 10 * _CHUNK // (p.shape[1] * x.shape[1]))
+    for x_, p_ in zip(x.split(size), p.split(size), strict=True):
+        found += (p_.T[:, None, :] * x_.T) @ x_
+    return found
 
 
 def _fista(
@@ -153,17 +163,17 @@ def _fista(
     gradient: Tensor,
     penalty: _Penalty,
     curvature: Callable[[Tensor], Tensor],
-    largest: float,
+    largest: Tensor,
     tolerance: float,
 ) -> Tensor:
     """Minimum of the quadratic model around `now` plus the penalty."""
-    step = 1 / max(largest, 1e-12)
+    step = 1 / largest.clamp_min(1e-12)
     w = ahead = now
     momentum = torch.ones(len(now), 1, 1, dtype=now.dtype)
     for _ in range(1000):
         after = penalty.prox(ahead - step * (gradient + curvature(ahead - now)), step)
         change = after - w
-        if float((after - ahead).abs().amax()) <= tolerance * step:
+        if float(((after - ahead) / step).abs().amax()) <= tolerance:
             return after
         uphill = ((ahead - after) * change).sum(dim=(1, 2), keepdim=True) > 0
         momentum = torch.where(uphill, 1.0, momentum)
