@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prunescope.probes.base import Probe as Probe
     from prunescope.probes.base import measure as measure
     from prunescope.probes.base import probe as probe
+    from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
     from prunescope.pruning.loop import rounds as rounds
     from prunescope.pruning.recipe import Recipe as Recipe
     from prunescope.pruning.schedule import Rewind as Rewind
@@ -47,7 +48,7 @@ _HOMES = {
     "fit": "engine.train", "Training": "engine.training", "Checkpoint": "models.checkpoint",
     "effective_density": "models.density", "prunable": "models.layers", "load_weights": "models.weights",
     "read_weights": "models.weights", "build_model": "models.zoo", "Probe": "probes.base", "measure": "probes.base",
-    "probe": "probes.base", "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
+    "probe": "probes.base", "gradcam_maps": "probes.gradcam", "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
     "cut": "pruning.scoring", "build_report": "report.build", "drift": "study.drift",
 }  # fmt: skip
