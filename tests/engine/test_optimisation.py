@@ -58,7 +58,7 @@ def test_optimisers() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"epochs": 0}, "epochs must be above 0, got 0"),
+        ({"epochs": 0}, "epochs must be above 0 and finite, got 0"),
         ({"lr": -1.0}, "lr must be above 0"),
         ({"momentum": 1.0}, "momentum"),
         ({"momentum": 0.0, "nesterov": True}, "nesterov"),

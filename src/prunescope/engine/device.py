@@ -8,26 +8,34 @@ from prunescope.core.errors import PrunescopeError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """A device by name; `auto` is the accelerator if there is one, else the CPU."""
+    """A device by name; `auto` is the accelerator if there is one, else the CPU.
+
+    Raises:
+        PrunescopeError: there is no such device here.
+    """
     if name == "auto":
-        if torch.accelerator.is_available():
-            found = torch.accelerator.current_accelerator()
-            if found is not None:
-                return found
-        return torch.device("cpu")
+        return _accelerator() or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise PrunescopeError(f"device {name!r} cannot be used here: {reason}") from None
     return device
 
 
+def _accelerator() -> torch.device | None:
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps") if torch.backends.mps.is_available() else None
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is native there; elsewhere it is emulated, and slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":  # no public question exists
+        return any(
+            getattr(torch.cpu, question, bool)() for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
     return False

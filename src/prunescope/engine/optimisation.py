@@ -6,6 +6,7 @@ Because nothing remembers where the schedule stands, resuming and rewinding to s
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,16 +18,26 @@ _FIRST, _LAST = 1 / 25, 1 / 25e4  # one-cycle's rates at both ends, relative to 
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """The optimiser over all parameters. Weight decay goes to all of them, as in the recipes of the tickets' papers."""
+    """The optimiser over all parameters, in one group, or in two when `decay_norm_bias` is off."""
+    groups = _groups(list(model.parameters()), training)
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(groups, lr=training.lr, weight_decay=training.weight_decay)
     return torch.optim.SGD(
-        model.parameters(),
+        groups,
         lr=training.lr,
         momentum=training.momentum,
         nesterov=training.nesterov,
         weight_decay=training.weight_decay,
     )
+
+
+def _groups(parameters: list[nn.Parameter], training: Training) -> list[dict[str, Any]]:
+    if training.decay_norm_bias:
+        return [{"params": parameters}]
+    decayed = [parameter for parameter in parameters if parameter.ndim >= 2]
+    spared = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate(training: Training, step: int, total: int, per_epoch: int) -> float:

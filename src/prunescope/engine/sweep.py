@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from prunescope.core.errors import choices
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.types import Record
 from prunescope.data.split import Split
 from prunescope.engine.untouched import untouched
@@ -61,6 +61,8 @@ class Pass:
 
         One backward pass per distinct target, whoever asks and however often; towards activations only, not weights.
         """
+        if not self._towards:
+            raise PrunescopeError("gradients need a layer: no probe of this sweep names one in Needs.gradients")
         key = tuple(target.tolist())
         if key not in self._cache:
             chosen = self._graph_logits.gather(1, target.view(-1, 1).to(self._graph_logits.device)).sum()
@@ -124,6 +126,8 @@ def sweep(
     with untouched(model):
         for name in order:
             users = [g for g in gatherers if name in g.needs.splits]
+            if name not in splits:
+                raise choices("split", name, splits)
             _walk(model, name, splits[name], users, batch_size, device, on_batch)
         return [gatherer.finish() for gatherer in gatherers]
 
@@ -147,12 +151,20 @@ def _walk(
         stack.enter_context(torch.enable_grad() if towards else torch.inference_mode())
         for index, x, y in split.batches(batch_size, device):
             graph_logits = logits_of(model(x)).float()
+            _require_all(layers, kept)
             batch = Pass(name, index, x, y, graph_logits.detach(), dict(kept), graph_logits, towards)
             for gatherer in users:
                 gatherer.update(batch)
             kept.clear()
+            del batch, graph_logits  # or they would live through the next forward pass, beside its own
             if on_batch is not None:
                 on_batch(len(index))
+
+
+def _require_all(layers: Iterable[str], kept: Mapping[str, Tensor]) -> None:
+    silent = [layer for layer in layers if layer not in kept]
+    if silent:
+        raise PrunescopeError(f"layer {silent[0]!r} does not run when the network is evaluated")
 
 
 def _watch(model: nn.Module, layer: str, keep: Callable[[Tensor], Tensor]) -> RemovableHandle:
@@ -167,6 +179,8 @@ def _watch(model: nn.Module, layer: str, keep: Callable[[Tensor], Tensor]) -> Re
 
 def _keeper(kept: dict[str, Tensor], layer: str, with_gradient: bool) -> Callable[[Tensor], Tensor]:
     def keep(value: Tensor) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise PrunescopeError(f"layer {layer!r} gives a {type(value).__name__}, not a tensor; name one inside it")
         if with_gradient and not value.requires_grad:
             value = value.detach().requires_grad_()
         kept[layer] = value if with_gradient else value.detach()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
@@ -19,17 +19,16 @@ from prunescope.core.seeds import derive
 from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch, training_batches
 from prunescope.engine.device import computes_bf16, pick_device
+from prunescope.engine.objective import Objective
 from prunescope.engine.optimisation import learning_rate, make_optimizer
 from prunescope.engine.sweep import logits_of
 from prunescope.engine.train_state import identity, load_state, save_state
 from prunescope.engine.training import Training
+from prunescope.engine.untouched import fixed_rng
 from prunescope.models.layers import evaluating
 
 #: One dictionary per epoch: epoch, step, loss, accuracy, lr, seconds, images_per_second, and val_accuracy when asked.
 History = tuple[dict[str, Any], ...]
-
-#: Weight of each auxiliary head's loss (GoogLeNet, Inception), as in torchvision's training reference.
-AUXILIARY = 0.3
 
 
 class Diverged(PrunescopeError):  # noqa: N818 (says what happened; every error here ends otherwise)
@@ -76,11 +75,20 @@ def fit(
         on_step: called after every optimiser step.
         on_epoch: called with every epoch's entry of the history.
         validate: a split whose accuracy is measured after every epoch. Never the test split.
-        state: file in which the state is kept after every epoch. When it is there already, training goes on from it.
+        state: file in which the state is kept after every epoch. When it is there already, training goes on from it;
+            the caller removes it. It holds weights, so it stands for this call whatever `model` starts from. A damaged
+            state, or one of another training (other options, seeds, stretch, labels, mask, shapes), is left out with a
+            `PrunescopeWarning`.
+
+    Returns:
+        One entry per epoch: epoch (from 1), step (done by then), loss and accuracy (means over the training batches
+        as they came by), lr (of the last step), seconds, images_per_second, and val_accuracy with `validate`.
+        The model is left in train mode.
 
     Raises:
-        Diverged: the loss is NaN or infinite; the message names epoch and step.
-        PrunescopeError: `start` and `stop` do not lie in the schedule.
+        Diverged: the loss is NaN or infinite; the message names epoch and step (both from 1), at the epoch's end.
+        PrunescopeError: `start` and `stop` do not lie in the schedule, the device cannot be used, or the network has
+            fewer outputs than there are classes.
     """
     device = pick_device(str(device))
     total, per_epoch = training.total_steps(split), steps_per_epoch(split, training.batch_size)
@@ -88,7 +96,8 @@ def fit(
     if not 0 <= start <= stop <= total:
         raise PrunescopeError(f"cannot train from step {start} to {stop}: the schedule has {total} steps")
     run = _Run(model, split, training, seed=derive(seed, "training", order), mask=mask, device=device)
-    owner = identity(training, seed, order, start, stop, len(split), None if mask is None else mask.kept)
+    masks = [] if mask is None else mask.items()
+    owner = identity(training, seed, order, start, stop, split.labels, *_shapes(model), *masks)
     step, history = start, list[dict[str, Any]]()
     if (stored := load_state(state, owner)) is not None:
         run.model.load_state_dict(stored["model"])
@@ -125,13 +134,16 @@ class _Run:
     ) -> None:
         precision: Any = "bf16-mixed" if _wants_bf16(training, device) else "32-true"
         self.fabric = Fabric(
-            accelerator=device.type, devices=[device.index or 0] if device.index else 1, precision=precision
+            accelerator=device.type,
+            devices=[device.index] if device.index else 1,
+            precision=precision,
+            plugins=[LightningEnvironment()],  # one process: not to be guessed from SLURM's or MPI's variables
         )
         self.model, self.split, self.training, self.seed, self.device = model, split, training, seed, device
         model.to(device, memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)  # type: ignore[call-overload]
         self.masked = _masked(model, mask, device)
         self.wrapped, self.optimizer = self.fabric.setup(model, make_optimizer(model, training))
-        self.class_weights = _class_weights(split, training).to(device)
+        self.objective = Objective(split, training, device)
         self.apply_masks()
 
     def epoch(
@@ -146,7 +158,7 @@ class _Run:
             augment=self.training.augment, skip=begin - epoch * per_epoch, device=self.device,
         )  # fmt: skip
         self.model.train()
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        with fixed_rng():
             torch.manual_seed(derive(self.seed, "dropout", epoch, begin))
             for step, (x, y) in zip(range(begin, end), batches, strict=False):
                 rate = learning_rate(self.training, step, total, per_epoch)
@@ -158,9 +170,7 @@ class _Run:
                     function(StepState(step + 1, epoch, loss, self.model, self.optimizer))
         # One look at the losses per epoch: looking every step would make the device wait.
         found = torch.stack(losses).float().cpu()
-        if not bool(found.isfinite().all()):
-            wrong = begin + int((~found.isfinite()).nonzero()[0])
-            raise Diverged(f"the loss is {found[wrong - begin]} in epoch {epoch + 1}, step {wrong}: try a lower lr")
+        self.require_finite(found, epoch, begin)
         seconds = time.perf_counter() - started
         return {
             "epoch": epoch + 1, "step": end, "loss": float(found.mean()), "accuracy": float(right) / seen, "lr": rate,
@@ -171,21 +181,22 @@ class _Run:
         """One optimiser step; the loss and the main logits, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        output = self.wrapped(x)
-        logits = logits_of(output)
-        loss = self.loss(logits, y)
-        for auxiliary in _auxiliary(output):
-            loss = loss + AUXILIARY * self.loss(auxiliary, y)
+        loss, logits = self.objective(self.wrapped(x), y)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()
         self.apply_masks()
         return loss.detach(), logits.detach()
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Cross entropy, smoothed and weighted as asked."""
-        weight = self.class_weights if self.training.class_weights == "balanced" else None
-        return F.cross_entropy(logits.float(), y, weight=weight, label_smoothing=self.training.label_smoothing)
+    def require_finite(self, losses: Tensor, epoch: int, begin: int) -> None:
+        """Losses of an epoch's steps from `begin` on, and the weights after the last of them."""
+        wrong = (~losses.isfinite()).nonzero().flatten().tolist()
+        if wrong:
+            place = f"epoch {epoch + 1}, step {begin + wrong[0] + 1}"
+            raise Diverged(f"the loss is {losses[wrong[0]]} in {place}: try a lower lr")
+        if not bool(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all()):
+            place = f"epoch {epoch + 1}, step {begin + len(losses)}"
+            raise Diverged(f"weights are no longer finite after {place}: try a lower lr")
 
     @torch.no_grad()
     def apply_masks(self) -> None:
@@ -200,22 +211,11 @@ def _masked(model: nn.Module, mask: Mask | None, device: torch.device) -> list[t
         return []
     mask.apply_(model)  # checks names and shapes
     parameters = dict(model.named_parameters())
-    return [(parameters[name].data, ~kept.to(device)) for name, kept in mask.items() if not bool(kept.all())]
+    return [(parameters[name], ~kept.to(device)) for name, kept in mask.items() if not bool(kept.all())]
 
 
-def _auxiliary(output: object) -> list[Tensor]:
-    """Logits of the auxiliary heads, while training."""
-    if isinstance(output, Tensor) or not isinstance(output, tuple):
-        return []
-    main = logits_of(output)
-    return [item for item in output if isinstance(item, Tensor) and item is not main]
-
-
-def _class_weights(split: Split, training: Training) -> Tensor:
-    if training.class_weights == "none":
-        return torch.ones(len(split.classes))
-    counts = torch.bincount(split.labels, minlength=len(split.classes)).float()
-    return torch.where(counts > 0, len(split) / (len(split.classes) * counts.clamp_min(1)), 0.0)
+def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
 
 
 def _wants_bf16(training: Training, device: torch.device) -> bool:

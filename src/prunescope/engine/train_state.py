@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeWarning
 from prunescope.core.files import atomic_file
 
 
 def identity(*parts: object) -> str:
-    """What a state belongs to: the same call of `fit`, and no other."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    """What a state belongs to: a call of `fit` with equal parts; tensors, also in tuples, count with every element."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for item in part if isinstance(part, tuple) else (part,):
+            content = item.cpu().numpy().tobytes() if isinstance(item, Tensor) else repr(item).encode()
+            digest.update(f"{len(content)}:".encode() + content)
+    return digest.hexdigest()
 
 
 def save_state(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.data.augment import Augmentation
 from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch
@@ -18,8 +19,10 @@ class Training:
     Attributes:
         epochs: length of the whole schedule; fractions are allowed.
         lr: the peak learning rate.
-        schedule: `cosine` to zero, `step` (x gamma at each milestone), `onecycle` (linear up over 30 %, cosine down,
-            as in Smith and Topin 2018) or `constant`.
+        decay_norm_bias: whether weight decay goes to batch norm and biases too, as in the CIFAR recipes of the
+            tickets' papers; False spares every parameter of fewer than two dimensions.
+        schedule: `cosine` to zero, `step` (x gamma at each milestone), `onecycle` (up over 30 %, then down to nearly
+            zero, both as cosines: PyTorch's reading of Smith and Topin 2018; momentum stays) or `constant`.
         milestones: fractions of the whole training at which `step` multiplies by `gamma`.
         warmup_epochs: the rate rises linearly over these first epochs (not for `onecycle`).
         class_weights: `balanced` weighs the loss of class k by n / (classes * n_k).
@@ -33,6 +36,7 @@ class Training:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    decay_norm_bias: bool = True
     schedule: Literal["cosine", "step", "onecycle", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
@@ -44,15 +48,19 @@ class Training:
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            allowed = get_args(hint)
+            if get_origin(hint) is Literal and getattr(self, name) not in allowed:
+                raise choices(name, getattr(self, name), allowed)
         problems = [
             f"{name} must {rule}, got {getattr(self, name)}"
             for name, rule, holds in (
-                ("epochs", "be above 0", self.epochs > 0),
+                ("epochs", "be above 0 and finite", 0 < self.epochs < math.inf),
                 ("batch_size", "be at least 1", self.batch_size >= 1),
-                ("lr", "be above 0", self.lr > 0),
+                ("lr", "be above 0 and finite", 0 < self.lr < math.inf),
                 ("momentum", "lie in [0, 1)", 0 <= self.momentum < 1),
                 ("nesterov", "go with momentum", not self.nesterov or self.momentum > 0),
-                ("weight_decay", "be at least 0", self.weight_decay >= 0),
+                ("weight_decay", "be at least 0 and finite", 0 <= self.weight_decay < math.inf),
                 ("gamma", "lie in (0, 1]", 0 < self.gamma <= 1),
                 ("milestones", "lie in (0, 1), rising", _rising(self.milestones)),
                 ("warmup_epochs", "lie in [0, epochs)", 0 <= self.warmup_epochs < self.epochs),

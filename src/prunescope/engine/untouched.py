@@ -5,12 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+#: Dictionaries of a module that are put back as they were: what it consists of, and what listens to it.
+_TABLES = (
+    "_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks",
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+)  # fmt: skip
+_FLAGS = ("training", "_is_full_backward_hook", "_non_persistent_buffers_set")
 
 
 @contextmanager
@@ -28,34 +35,61 @@ def fixed_rng() -> Iterator[None]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode and frozen weights inside; weights, buffers, modes, requires_grad, grads, hooks and RNG restored after.
+    """Eval mode and frozen weights inside; everything a look could change is restored after, also when it failed.
+
+    That is: submodules, parameters and buffers (the objects, and their values, types and devices), modes,
+    requires_grad, gradients, hooks, the global random state and whether gradients are recorded.
 
     Criteria and probes run in here, so that a careless one (train mode left on, a hook not removed, BatchNorm
-    statistics updated) cannot change what is measured after it.
+    statistics updated) cannot change what is measured after it. The price is a copy of the weights.
     """
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
-    hooks = [{name: getattr(module, name).copy() for name in _HOOKS} for module in modules]
-    tensors = [*model.parameters(), *model.buffers()]
-    values = [tensor.detach().clone() for tensor in tensors]
-    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    with fixed_rng():
+    modules = [_Module(module) for module in model.modules()]
+    tensors = [_Values(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    with fixed_rng(), torch.set_grad_enabled(torch.is_grad_enabled()):
         try:
             model.eval()
-            for parameter, _, _ in flags:
+            for parameter in model.parameters():
                 parameter.requires_grad_(False)
+                parameter.grad = None  # a backward pass in here would add to the caller's, in place
             yield model
         finally:
-            for module, mode, kept in zip(modules, modes, hooks, strict=True):
-                module.training = mode
-                for name, before in kept.items():
-                    now = getattr(module, name)
-                    for key in set(now) - set(before):
-                        del now[key]
-            with torch.no_grad():
-                for tensor, value in zip(tensors, values, strict=True):
-                    if not torch.equal(tensor, value):
-                        tensor.copy_(value)
-            for parameter, flag, grad in flags:
-                parameter.requires_grad_(flag)
-                parameter.grad = grad
+            for module in modules:
+                module.restore()
+            for tensor in tensors:
+                tensor.restore()
+
+
+class _Module:
+    """What one module is made of."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        tables = {name: module.__dict__.get(name) for name in _TABLES}
+        self.tables = {name: table.copy() for name, table in tables.items() if isinstance(table, dict)}
+        self.flags = {name: copy(getattr(module, name)) for name in _FLAGS}
+
+    def restore(self) -> None:
+        for name, before in self.tables.items():
+            table = self.module.__dict__[name]  # the same dictionary: handles of hooks refer to it
+            table.clear()
+            table.update(before)
+        self.module.__dict__.update(self.flags)
+
+
+class _Values:
+    """What one parameter or buffer holds."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.value = tensor, tensor.detach().clone()
+        self.requires_grad, self.grad = tensor.requires_grad, tensor.grad
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        tensor, value = self.tensor, self.value
+        tensor.grad = None
+        if (tensor.dtype, tensor.device, tensor.shape) != (value.dtype, value.device, value.shape):
+            tensor.data = value
+        elif not torch.equal(tensor, value):
+            tensor.copy_(value)
+        tensor.requires_grad_(self.requires_grad)
+        tensor.grad = self.grad
