@@ -119,8 +119,8 @@ def main() -> None:
     run = Contenders(model, args.layer or last_conv(model), data(args.images, args.size, 10), args.batch_size)
     print(
         f"{args.model}, layer {run.layer}, {args.images} images of {args.size} pixels, batches of {args.batch_size}, "
-        f"{args.threads} thread(s), {args.clock} clock, allocator {'tuned' if tuned else 'untouched'}, median of {args.repeats}; "
-        f"our maps differ from Captum's by {run.difference():.0e} of their largest value at most"
+        f"{args.threads} thread(s), {args.clock} clock, allocator {'tuned' if tuned else 'untouched'}, "
+        f"median of {args.repeats}; our maps are within {run.difference():.0e} of Captum's, relative to the largest"
     )
     names = {
         "ours: accuracy, one map an image": lambda: run.ours("true"),

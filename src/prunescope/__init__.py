@@ -48,7 +48,8 @@ _HOMES = {
     "fit": "engine.train", "Training": "engine.training", "Checkpoint": "models.checkpoint",
     "effective_density": "models.density", "prunable": "models.layers", "load_weights": "models.weights",
     "read_weights": "models.weights", "build_model": "models.zoo", "Probe": "probes.base", "measure": "probes.base",
-    "probe": "probes.base", "gradcam_maps": "probes.gradcam", "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
+    "probe": "probes.base", "gradcam_maps": "probes.gradcam",
+    "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
     "cut": "pruning.scoring", "build_report": "report.build", "drift": "study.drift",
 }  # fmt: skip

@@ -23,7 +23,7 @@ from prunescope.engine.attribute import gradcam, normalised, upsample
 from prunescope.engine.sweep import sweep
 from prunescope.models.zoo import build_model
 from prunescope.probes.base import Subject, measure, probe
-from prunescope.probes.gradcam import FACTS, gradcam_maps, inside_energy, pointing
+from prunescope.probes.gradcam import FACTS, GradCam, gradcam_maps, inside_energy, pointing
 from prunescope.testing import assert_same_record, tiny_data, tiny_network
 
 LAYERS = ["conv1", "norm", "relu1", "conv2", "relu2"]
@@ -301,6 +301,8 @@ def test_targets_can_be_chosen() -> None:
     for wrong in ([], ["own"]):
         with pytest.raises(PrunescopeError, match=r"targets"):
             probe("gradcam", targets=wrong)
+    with pytest.raises(PrunescopeError, match="unknown target 'own' in gradcam"):
+        GradCam(targets=("own",))  # type: ignore[arg-type]
 
 
 def test_one_backward_per_distinct_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +384,8 @@ def test_layers_that_have_no_maps_are_refused(layer: str, message: str) -> None:
 def test_a_layer_that_gives_several_tensors_is_refused() -> None:
     with pytest.raises(PrunescopeError, match="layer 'rnn' gives tuple"):
         gradcam_maps(Twice(), images(tiny_data()), layer="rnn")
+    with pytest.raises(PrunescopeError, match="layer 'rnn' gives a tuple"):
+        records(Twice(), tiny_data(), layer="rnn")
 
 
 def test_a_network_that_is_not_finite_is_refused() -> None:

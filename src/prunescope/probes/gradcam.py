@@ -127,8 +127,6 @@ class _Gatherer:
         return batch.logits.argmax(1) if self.asked is None else self.asked[batch.index].to(batch.y.device)
 
     def _maps(self, batch: Pass, target: Tensor) -> Tensor:
-        if self.layer not in batch.activations:
-            raise PrunescopeError(f"gradcam: layer {self.layer!r} does not run when the network is evaluated")
         activation = _require_maps(batch.activations[self.layer], self.layer)
         found = gradcam(activation.detach(), batch.grads(target)[self.layer])
         if not bool(found.isfinite().all()):
