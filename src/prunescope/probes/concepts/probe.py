@@ -16,9 +16,10 @@ from prunescope.data.split import NAMES
 from prunescope.engine.sweep import Needs, Pass
 from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.concepts.analysis import Analysis
-from prunescope.probes.concepts.embeddings import Embeddings, embedding_layer
+from prunescope.probes.concepts.embeddings import Embedded, Embeddings, embedding_layer
 from prunescope.probes.concepts.labelled import labelled_split
 from prunescope.probes.concepts.record import class_arrays, concept_arrays, stability
+from prunescope.probes.concepts.threads import threads_for
 
 
 @probes.register("concepts")
@@ -95,9 +96,14 @@ class _Gatherer:
         self.embeddings.update(batch)
 
     def finish(self) -> Record:
+        splits = self.embeddings.collected()
+        with threads_for(splits["train"].x.numel()):
+            return self._record(splits)
+
+    def _record(self, splits: Mapping[str, Embedded]) -> Record:
         options, seed, test = self.options, self.subject.seed, self.subject.data.test
         found = Analysis(
-            self.subject, self.embeddings.collected(), min_auroc=options.min_auroc, min_examples=options.min_examples,
+            self.subject, splits, min_auroc=options.min_auroc, min_examples=options.min_examples,
             grid=options.c, l1_ratio=options.l1_ratio, target=options.target,
         )  # fmt: skip
         cavs, shuffled = found.vectors
@@ -131,6 +137,7 @@ class _Gatherer:
             "target": options.target,
             "c": found.vectors[0].c,
             "penalty": None if bottleneck is None else bottleneck.head.penalty,
+            "penalty_rule": "largest within one standard error of the best mean recall on validation images",
             "gate": {"min_auroc": options.min_auroc, "min_examples": options.min_examples},
             "training_images": len(found.splits["train"].x),
             "not_good": [n for n, fine in zip(source.concept_names, good, strict=True) if not fine],
