@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from prunescope.core.types import Record
+from prunescope.core.types import Array, Record
 from prunescope.report.charts import Figure, bump_chart
+from prunescope.report.heat import HeatTable, shares
+from prunescope.report.places import dense_of, percent, recipes_done, spread_out, tickets
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
+
+#: Networks side by side, classes listed and charted, ranks charted: at most.
+_COLUMNS, _LISTED, _CHARTED, _RANKS = 7, 30, 30, 5
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One concept in a class's list: name, contribution, and how often a bootstrap puts it among the top."""
+    """One concept in a class's list: contribution, how often a bootstrap lists it again ("" unknown), and whether the
+    dense network lists it too; `known` tells what the data says of it (a cause, a shortcut)."""
 
     name: str
-    contribution: float
-    frequency: float
+    contribution: str
+    frequency: str
     shared: bool
+    known: str
 
 
 @dataclass(frozen=True)
@@ -28,68 +35,106 @@ class Table:
     """Top concepts of every class in the networks of one recipe and seed."""
 
     title: str
+    key: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[Cell, ...], ...]], ...]
-    bumps: tuple[tuple[str, Figure], ...]
+    bumps: dict[str, Figure]
+    quality: HeatTable
     notes: tuple[str, ...]
 
 
-def concept_tables(results: Results) -> list[Table]:
-    """One table per recipe, for its first ticket seed. Empty without a probe of concept contributions."""
-    probe = next((key for key, item in results.study.probes.items() if "class.contributions" in item.distances), None)
-    if probe is None or not results.study.seeds.tickets:
+def concept_tables(found: Results) -> list[Table]:
+    """One table per recipe and ticket seed. Empty without a probe of concept contributions."""
+    probe = next((key for key, item in found.study.probes.items() if "class.contributions" in item.distances), None)
+    if probe is None:
         return []
-    seed = results.study.seeds.tickets[0]
-    dense = next((p for p in results.points if p.role == "dense" and p.seed == seed), None)
-    found = []
-    for recipe in results.study.recipes:
-        points = [p for p in results.points if (p.role, p.recipe, p.seed) == ("ticket", recipe.name, seed)]
-        if dense and points:
-            points.sort(key=lambda point: point.round)
-            found.append(_table(results, probe, f"{recipe.name}, seed {seed}", [dense, *points]))
-    return found
+    shown = []
+    for recipe in recipes_done(found):
+        for seed in found.study.seeds.tickets:
+            points, dense = tickets(found, recipe, seed), dense_of(found, seed)
+            if dense and points:
+                shown.append(_Networks(found, probe, [dense, *spread_out(points, _COLUMNS - 1)]).table(recipe, seed))
+    return shown
 
 
-def _table(results: Results, probe: str, title: str, points: list[Point]) -> Table:
-    records = [results.record(point, probe) for point in points]
-    names = [str(name) for name in records[0].info["concept_names"]]
-    columns = ("dense", *(f"{point.density:.1%}" for point in points[1:]))
-    classes = [str(name) for name in results.data["classes"]]
-    rows = []
-    for k, name in enumerate(classes[:30]):
-        lists = [_top(record, k, names) for record in records]
-        known = {cell[0] for cell in lists[0]}
-        rows.append((name, tuple(tuple(Cell(*cell, shared=cell[0] in known) for cell in cells) for cells in lists)))
-    bumps = tuple((name, _bump(records, k, names, columns, name)) for k, name in enumerate(classes[:12]))
-    level = str(records[0].info.get("concept_level", "image"))
-    notes = [
-        "Concepts are labelled per image."
-        if level == "image"
-        else "Concepts are labelled per class: a bottleneck on them can name the class whatever the network sees."
-    ]
-    good = np.asarray(records[0].arrays["concept.good"])
-    bad = [name for name, fine in zip(names, good, strict=True) if not fine]
-    if bad:
-        notes.append(f"Not readable from the dense network (quality gate), left out there: {', '.join(bad)}.")
-    return Table(title, columns, tuple(rows), bumps, tuple(notes))
+class _Networks:
+    """A dense network and its tickets, with their concept records."""
+
+    def __init__(self, found: Results, probe: str, points: list[Point]) -> None:
+        self.records = [found.record(point, probe) for point in points]
+        self.names = [str(name) for name in self.records[0].info["concept_names"]]
+        self.classes = [str(name) for name in found.data["classes"]]
+        self.columns = ("dense", *(percent(point.density) for point in points[1:]))
+        info = found.data["info"]
+        self.known = dict.fromkeys(map(str, info.get("causal_concepts", ())), "cause")
+        self.known |= dict.fromkeys(map(str, info.get("spurious_concepts", ())), "shortcut")
+
+    def table(self, recipe: str, seed: int) -> Table:
+        lists = [(name, self.lists(k)) for k, name in enumerate(self.classes[:_LISTED])]
+        bumps = {name: self.bump(k, name) for k, name in enumerate(self.classes[:_CHARTED])}
+        title = f"{recipe}, seed {seed}"
+        bumps = {name: chart for name, chart in bumps.items() if chart["data"]}
+        return Table(title, f"{recipe}/{seed}", self.columns, tuple(lists), bumps, self.quality(title), self.notes())
+
+    def lists(self, k: int) -> tuple[tuple[Cell, ...], ...]:
+        """The class's top concepts in every network."""
+        first = set(self.records[0].arrays["class.top"][k].tolist())
+        return tuple(self.cells(record, k, first) for record in self.records)
+
+    def cells(self, record: Record, k: int, first: set[int]) -> tuple[Cell, ...]:
+        values, top = record.arrays["class.contributions"][k], record.arrays["class.top"][k]
+        often = record.arrays.get("class.top_frequency", np.full((k + 1, len(top)), np.nan))[k]
+        return tuple(
+            Cell(
+                self.names[i], f"{values[i]:.2f}", f"{100 * share:.0f}\u00a0%" if np.isfinite(share) else "",
+                i in first, self.known.get(self.names[i], ""),
+            )
+            for i, share in zip(top.tolist(), often, strict=True) if i >= 0
+        )  # fmt: skip
+
+    def bump(self, k: int, name: str) -> Figure:
+        """Ranks by contribution of every concept that is ever among the first ones of the class."""
+        places = [_places(record.arrays["class.contributions"][k]) for record in self.records]
+        shown = sorted({i for place in places for i, rank in place.items() if rank <= _RANKS}, key=_first_seen(places))
+        ranks = {
+            self.names[i]: [float(place[i]) if place.get(i, _RANKS + 1) <= _RANKS else None for place in places]
+            for i in shown
+        }
+        return bump_chart(ranks, self.columns, title=f"Concepts that speak for {name}", top=_RANKS)
+
+    def quality(self, title: str) -> HeatTable:
+        """How well each concept can be read from each network: held-out AUROC; 50 % is chance."""
+        values: Array = np.stack([record.arrays["concept.auroc"] for record in self.records], axis=1)
+        return HeatTable(
+            f"How well concepts can be read, {title}", "AUROC on held-out images; 50 % is chance.", "concept",
+            self.columns, shares(values, 2 * (values - 0.5), self.names),
+        )  # fmt: skip
+
+    def notes(self) -> tuple[str, ...]:
+        info = self.records[0].info
+        levels = {
+            "image": "Concepts are labelled per image.",
+            "class": "Concepts are labelled per class: a bottleneck can name the class whatever the network sees.",
+        }
+        notes = [str(info.get("concept_level_note") or levels.get(str(info.get("concept_level")), ""))]
+        bad = [name for name, good in zip(self.names, self.records[0].arrays["concept.good"], strict=True) if not good]
+        if bad:
+            shown = ", ".join(bad[:12]) + (f" and {len(bad) - 12} more" if len(bad) > 12 else "")
+            notes.append(f"Not readable from the dense network (quality gate), so left out there: {shown}.")
+        notes += [str(record.info["warning"]) for record in self.records[:1] if record.info.get("warning")]
+        if len(self.classes) > _LISTED:
+            notes.append(f"The first {_LISTED} of {len(self.classes)} classes; the tables hold all.")
+        return tuple(note for note in notes if note)
 
 
-def _top(record: Record, k: int, names: list[str]) -> list[tuple[str, float, float]]:
-    top, frequency = record.arrays["class.top"][k], record.arrays["class.top_frequency"][k]
-    values = record.arrays["class.contributions"][k]
-    return [(names[i], float(values[i]), float(f)) for i, f in zip(top.tolist(), frequency, strict=True) if i >= 0]
+def _places(values: Array) -> dict[int, int]:
+    """{concept: rank, 1 first} of those that speak for a class."""
+    order = np.argsort(-np.nan_to_num(values), kind="stable")
+    return {int(i): rank for rank, i in enumerate(order.tolist(), start=1) if values[i] > 0}
 
 
-def _bump(records: list[Record], k: int, names: list[str], columns: tuple[str, ...], title: str) -> Figure:
-    """Ranks by contribution of every concept that is ever among the top five."""
-    count = 5
-    ranks: dict[str, list[float | None]] = {}
-    places: list[dict[int, int]] = []
-    for record in records:
-        values: np.ndarray[Any, Any] = np.asarray(record.arrays["class.contributions"][k])
-        order = np.argsort(-values, kind="stable")
-        places.append({int(i): rank for rank, i in enumerate(order.tolist(), start=1) if values[i] > 0})
-    shown = sorted({i for place in places for i, rank in place.items() if rank <= count})
-    for i in shown:
-        ranks[names[i]] = [place[i] if place.get(i, count + 1) <= count else None for place in places]
-    return bump_chart(ranks, columns, title=title, top=count)
+def _first_seen(places: list[dict[int, int]]) -> Callable[[int], tuple[int, int]]:
+    def key(concept: int) -> tuple[int, int]:
+        return next((n, place[concept]) for n, place in enumerate(places) if concept in place)
+
+    return key

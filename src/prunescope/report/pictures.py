@@ -11,14 +11,21 @@ from PIL import Image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Dark red to yellow; transparency carries the value, so that the picture stays visible under a weak map.
-_COLD, _HOT = np.array([200.0, 30.0, 60.0]), np.array([255.0, 230.0, 60.0])
+#: Longest side of a picture on the page, and above which a picture is kept as JPEG.
+_SIDE, _SMALL = 224, 96
+#: Heat from nothing to its maximum: violet, red, orange, light yellow; strength is also carried by opacity, so that
+#: the picture stays visible where the map says nothing.
+_STOPS = np.array([[92, 22, 127], [205, 36, 84], [250, 130, 36], [255, 240, 140]], dtype=np.float64)
 
 
 def picture_uri(image: Array) -> str:
-    """A uint8 image (C, H, W), one or three channels, as a PNG data URI."""
-    pixels = image.transpose(1, 2, 0)
-    return _uri(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]))
+    """A uint8 image (C, H, W), one or three channels, as a data URI; large ones are made smaller."""
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+    picture = Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
+    if max(picture.size) <= _SMALL:
+        return _uri(picture, "PNG", optimize=True)
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return _uri(picture, "JPEG", quality=85)
 
 
 def heat_uri(heat: Array) -> str:
@@ -26,12 +33,14 @@ def heat_uri(heat: Array) -> str:
     values = heat.astype(np.float64)
     if not np.isfinite(values).all() or values.max() <= 0:
         return ""
-    values = (values / values.max())[..., None]
-    rgb = _COLD + (_HOT - _COLD) * values
-    return _uri(Image.fromarray(np.concatenate([rgb, 235 * values], axis=2).round().astype(np.uint8), "RGBA"))
+    values /= values.max()
+    place = np.linspace(0, 1, len(_STOPS))
+    rgb = np.stack([np.interp(values, place, _STOPS[:, c]) for c in range(3)], axis=2)
+    alpha = 255 * np.minimum(1.0, 1.25 * values)[..., None]
+    return _uri(Image.fromarray(np.concatenate([rgb, alpha], axis=2).round().astype(np.uint8)), "PNG", optimize=True)
 
 
-def _uri(image: Image.Image) -> str:
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    image.save(buffer, format=kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from prunescope.core.files import atomic_file
+from prunescope.core.types import Record
+from prunescope.report.measures import within_range
+from prunescope.report.places import dense_of, predictions
+from prunescope.study.hits import flips
+from prunescope.study.plan import Point
 from prunescope.study.results import Results
 
 #: {file name: what one row is}; written beside the tables as README.txt.
@@ -14,20 +22,100 @@ TABLES = {
     "runs": "one checkpoint: accuracy and every probe's metrics",
     "drift": "one checkpoint and measure: drift from the dense network of its seed, 95 % interval over images",
     "floor": "one pair of dense networks that differ only in seed, and one measure",
-    "pooled": "one density and measure: mean over seeds, t interval, noise floor, verdict",
+    "pooled": "one density and measure: mean over seeds, t interval (cut at the measure's range), noise floor, verdict",
     "history": "one epoch of one training",
     "layers": "one layer of one checkpoint: share of weights kept",
+    "classes": "one class of one checkpoint: recall, and share of its images decided differently from the dense one",
+    "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
+    "concepts": "one class and concept of one checkpoint: contribution, place in the top list and its bootstrap frequency",
+    "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
+_PLACE = ["role", "recipe", "seed", "round", "checkpoint"]
+
+
+def tables(found: Results) -> dict[str, pd.DataFrame]:
+    """{name: table}, the keys of `TABLES`."""
+    known = {name: getattr(found, name) for name in ("runs", "drift", "floor", "history", "layers")}
+    made = {
+        "pooled": within_range(found),
+        "classes": _rows(found, _classes, ["class", "recall", "changed"]),
+        "flips": _rows(found, _flips, ["before", "after", "images"]),
+        "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),
+        "concept_quality": _rows(found, _quality, ["probe", "concept", "auroc", "good"]),
+    }
+    return {name: (known | made)[name] for name in TABLES}
 
 
 def write_tables(found: Results, folder: Path) -> None:
     """CSV and Parquet of each table, written atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        table: pd.DataFrame = getattr(found, name)
+    for name, table in tables(found).items():
         with atomic_file(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
         with atomic_file(folder / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     with atomic_file(folder / "README.txt") as temporary:
         temporary.write_text("".join(f"{name}: a row is {what}\n" for name, what in TABLES.items()))
+
+
+def _rows(found: Results, of: Any, columns: list[str]) -> pd.DataFrame:
+    """What `of(found, point)` yields for every checkpoint, with where it stands."""
+    rows = [
+        {**{name: getattr(point, name) for name in _PLACE}, **dict(zip(columns, values, strict=True))}
+        for point in found.points
+        for values in of(found, point)
+    ]
+    return pd.DataFrame(rows, columns=[*_PLACE, *columns])
+
+
+def _names(found: Results) -> list[str]:
+    return [str(name) for name in found.data["classes"]]
+
+
+def _classes(found: Results, point: Point) -> Iterator[tuple[Any, ...]]:
+    own, dense = predictions(found, point), dense_of(found, point.seed)
+    labels = own.arrays["image.label"]
+    other = None if dense is None else _changed(predictions(found, dense), own)
+    for k, name in enumerate(_names(found)):
+        mine = labels == k
+        changed = np.nan if other is None or not mine.any() else float(other[mine].mean())
+        yield name, float(own.arrays["class.recall"][k]), changed
+
+
+def _changed(dense: Record, own: Record) -> Any:
+    return dense.arrays["image.predicted"] != own.arrays["image.predicted"]
+
+
+def _flips(found: Results, point: Point) -> Iterator[tuple[Any, ...]]:
+    dense = dense_of(found, point.seed)
+    if dense is None or point.role == "dense":
+        return
+    counts, names = flips(predictions(found, dense), predictions(found, point)), _names(found)
+    for a, b in zip(*np.nonzero(counts), strict=True):
+        if a != b:
+            yield names[a], names[b], int(counts[a, b])
+
+
+def _concept_probes(found: Results) -> list[str]:
+    return [key for key, probe in found.study.probes.items() if "class.contributions" in probe.distances]
+
+
+def _concepts(found: Results, point: Point) -> Iterator[tuple[Any, ...]]:
+    """Concepts that say something of the class."""
+    for key in _concept_probes(found):
+        record = found.record(point, key)
+        concepts = [str(name) for name in record.info["concept_names"]]
+        for k, name in enumerate(_names(found)):
+            values, top = record.arrays["class.contributions"][k], record.arrays["class.top"][k].tolist()
+            often = record.arrays["class.top_frequency"][k] if "class.top_frequency" in record.arrays else None
+            for i in np.flatnonzero(np.nan_to_num(values)).tolist():
+                place = top.index(i) + 1 if i in top else None
+                frequency = float(often[place - 1]) if place and often is not None else np.nan
+                yield key, name, concepts[i], float(values[i]), place, frequency
+
+
+def _quality(found: Results, point: Point) -> Iterator[tuple[Any, ...]]:
+    for key in _concept_probes(found):
+        record = found.record(point, key)
+        for i, name in enumerate(record.info["concept_names"]):
+            yield key, str(name), float(record.arrays["concept.auroc"][i]), bool(record.arrays["concept.good"][i])

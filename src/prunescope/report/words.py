@@ -1,160 +1,103 @@
-"""The summary in words: what was done, what happened to accuracy, what happened to the reasons, what is missing."""
+"""The summary in words: what was done, what happened to accuracy, and what the controls say. Computed, plain text."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from prunescope.metrics.families import FAMILIES
-from prunescope.report import charts
+from prunescope.pruning.recipe import Recipe
+from prunescope.report.measures import Measure, headlines, rows
+from prunescope.report.places import number, percent, performance_key, recipes_done
+from prunescope.report.style import ROLES, series
 from prunescope.study.results import Results
 
 
-@dataclass(frozen=True)
-class Headline:
-    """One measure that the summary speaks of: the first distance of each array that a probe compares."""
-
-    probe: str
-    array: str
-    distance: str
-    subset: str
-
-
-def headlines(results: Results) -> list[Headline]:
-    """One measure per compared array, over images that both networks get right where that exists."""
-    found = []
-    for key, probe in results.study.probes.items():
-        for array, family in probe.distances.items():
-            first = FAMILIES[family][0].name
-            rows = _rows(results.pooled, Headline(key, array, first, "both_right"))
-            found.append(Headline(key, array, first, "both_right" if len(rows) else "all"))
-    return found
+def summary(found: Results) -> list[str]:
+    """Sentences, most important first. The page escapes them."""
+    column = f"{performance_key(found.study)}.top1"
+    told = [_what(found), *(_recipe(recipe) for recipe in found.study.recipes)]
+    if found.runs.empty or column not in found.runs:
+        return told
+    return [*told, *_accuracy(found, column), *_controls(found, column)]
 
 
-def summary(results: Results) -> list[str]:
-    """Sentences, most important first. Plain text: the page escapes them."""
-    return [_what(results), *_accuracy(results), *_drift(results), *_controls(results)]
-
-
-def _what(results: Results) -> str:
-    study, data = results.study, results.data
-    images = sum(data["counts"]["test"])
-    recipes = ", ".join(
-        f"{r.name} ({r.criterion.name}, {r.scope}, to {_percent(r.schedule.densities()[-1])} in "
-        f"{len(r.schedule.densities())} rounds, {_rewind(r.rewind)})"
-        for r in study.recipes
-    )
+def _what(found: Results) -> str:
+    study, data = found.study, found.data
     return (
-        f"{study.model['name']} on {data['name']} ({images} test images, {len(data['classes'])} classes), "
-        f"{len(study.seeds.dense)} dense seeds, {len(study.seeds.tickets)} with tickets. Recipes: {recipes or 'none'}."
+        f"{study.model['name']} on {data['name']}: {len(data['classes'])} classes, "
+        f"{sum(data['counts']['test']):,} test images. {_count(len(study.seeds.dense), 'dense network')} "
+        f"of different seeds; {_count(len(study.seeds.tickets), 'of them pruned', 'of them pruned')} by each recipe."
     )
 
 
-def _rewind(rewind: object) -> str:
-    to, at = getattr(rewind, "to", ""), getattr(rewind, "at", "")
-    return {
-        "init": "rewound to the initialisation", "late": f"rewound to {at}",
-        "lr": f"learning rate rewound to {at}", "none": "fine-tuned",
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def _recipe(recipe: Recipe) -> str:
+    densities, to, at = recipe.schedule.densities(), recipe.rewind.to, recipe.rewind.at
+    weights = {
+        "init": "its weights rewound to the initialisation", "late": f"its weights rewound to {_step(str(at))}",
+        "lr": f"its learning rate rewound to {_step(str(at))}", "none": "fine-tuned",
     }[to]  # fmt: skip
-
-
-def _accuracy(results: Results) -> list[str]:
-    runs = results.runs
-    if runs.empty or "performance.top1" not in runs:
-        return []
-    dense = runs[runs["role"] == "dense"]["performance.top1"]
-    found = [
-        f"Dense accuracy is {_percent(dense.mean())} ({_percent(dense.min())} to {_percent(dense.max())} over seeds)."
-    ]
-    for recipe in results.study.recipes:
-        rows = runs[(runs["role"] == "ticket") & (runs["recipe"] == recipe.name)]
-        if rows.empty:
-            continue
-        means = rows.groupby("target")["performance.top1"].mean().sort_index(ascending=False)
-        held = [float(at) for at in means.index[means >= dense.min()]]
-        last = means.index[-1]
-        told = f"at {_percent(last)} of the weights it is {_percent(means.iloc[-1])}"
-        if len(held) == len(means):
-            found.append(f"Tickets of {recipe.name} stay within the dense seeds' accuracy at every density; {told}.")
-        elif held:
-            found.append(
-                f"Tickets of {recipe.name} reach the dense seeds' accuracy down to {_percent(min(held))}; {told}."
-            )
-        else:
-            found.append(f"Tickets of {recipe.name} lose accuracy from the first round on; {told}.")
-    return found
-
-
-def _drift(results: Results) -> list[str]:
-    found = []
-    for recipe in results.study.recipes:
-        for headline in headlines(results):
-            rows = _rows(results.pooled, headline)
-            rows = rows[(rows["recipe"] == recipe.name) & (rows["role"] == "ticket")]
-            if len(rows):
-                found.append(f"{recipe.name}: {_sentence(rows.sort_values('round'), headline)}")
-    return found
-
-
-def _sentence(rows: pd.DataFrame, headline: Headline) -> str:
-    first, last = rows.iloc[0], rows.iloc[-1]
-    title = str(first["title"])
-    name = (
-        f"{title[0].upper()}{title[1:]} with the dense network ({headline.probe}: {headline.array.split('.', 1)[-1]}"
-        + (", images both get right)" if headline.subset == "both_right" else ")")
+    rounds = _count(len(densities), "round")
+    return (
+        f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({recipe.scope}) to {percent(densities[-1])} of the "
+        f"weights in {rounds}, after each {weights} and retrained."
     )
-    value = f"{last['value']:.2f} at {_percent(last['density'])} of the weights"
-    if not np.isfinite(first["floor_low"]):
-        return f"{name} is {value}; there is no noise floor to hold it against."
-    floor = f"dense networks of other seeds: {first['floor_low']:.2f} to {first['floor_high']:.2f}"
-    start = change_point(rows)
-    if start is not None:
-        return f"{name} leaves the noise floor at {_percent(start)} and is {value} ({floor})."
-    if (rows["verdict"] == "within the floor").all():
-        return f"{name} stays within the noise floor: {value} ({floor})."
-    return f"{name} is {value}, not clearly beyond the noise floor ({floor})."
 
 
-def change_point(rows: pd.DataFrame) -> float | None:
-    """The first density from which on every lower one lies beyond the floor; None when there is none."""
-    start = None
-    for row in rows.sort_values("round", ascending=False).itertuples():
-        if row.verdict != "beyond the floor":
-            break
-        start = float(row.density)  # type: ignore[arg-type]
-    return start
+def _step(at: str) -> str:
+    """`1ep` in words."""
+    for mark, unit in (("ep", "epoch"), ("it", "step")):
+        if at.endswith(mark):
+            count = at.removesuffix(mark)
+            return f"{unit} {count}"
+    return f"{at} of the training"
 
 
-def _controls(results: Results) -> list[str]:
-    runs, found = results.runs, []
-    if runs.empty or "performance.top1" not in runs:
-        return []
-    others = runs[~runs["role"].isin(["dense", "ticket"])]
-    for recipe, role in charts.series(others):
-        rows = others[(others["recipe"] == recipe) & (others["role"] == role)]
-        last = rows[rows["round"] == rows["round"].max()]
-        density = float(last["target"].iloc[0])
-        tickets = runs[
-            (runs["role"] == "ticket") & (runs["recipe"] == recipe) & (runs["round"] == last["round"].iloc[0])
-        ]
-        found.append(
-            f"Control at {_percent(density)}: {charts.ROLE[role]} reaches {_percent(last['performance.top1'].mean())}, "
-            f"the ticket {_percent(tickets['performance.top1'].mean())}."
-        )
-    return found
+def _accuracy(found: Results, column: str) -> list[str]:
+    dense = found.runs[found.runs["role"] == "dense"][column].to_numpy()
+    told = []
+    if len(dense):
+        spread = f", {percent(dense.min())} to {percent(dense.max())} over seeds" if len(dense) > 1 else ""
+        told.append(f"Dense accuracy: {percent(dense.mean())}{spread}.")
+    for recipe in recipes_done(found):
+        means = _tickets(found.runs, recipe).groupby("target")[column].mean().sort_index(ascending=False)
+        best, last = float(means.index[int(means.argmax())]), float(means.index[-1])
+        text = f"Tickets of {recipe}: {percent(means.iloc[-1])} at {percent(last)} of the weights"
+        told.append(text + (f", at best {percent(means.max())} at {percent(best)}." if best != last else "."))
+    return told
 
 
-def _rows(pooled: pd.DataFrame, headline: Headline) -> pd.DataFrame:
-    if pooled.empty:
-        return pooled
-    return pooled[
-        (pooled["probe"] == headline.probe) & (pooled["array"] == headline.array)
-        & (pooled["distance"] == headline.distance) & (pooled["subset"] == headline.subset)
-    ]  # fmt: skip
+def _controls(found: Results, column: str) -> list[str]:
+    """Each control at the lowest density it was made for, beside the ticket there: accuracy and heat maps."""
+    told = []
+    for recipe, role in series(found.runs):
+        if role == "ticket":
+            continue
+        mine = found.runs[(found.runs["recipe"] == recipe) & (found.runs["role"] == role)]
+        last = mine[mine["round"] == mine["round"].max()]
+        place, density = int(last["round"].iloc[0]), float(last["target"].iloc[0])
+        tickets = _tickets(found.runs, recipe)
+        ticket = tickets[tickets["round"] == place][column]
+        text = f"Control at {percent(density)} ({ROLES[role]}): accuracy {percent(last[column].mean())}"
+        text += f", the ticket's is {percent(ticket.mean())}" if len(ticket) else ""
+        told.append(text + "".join(f"; {_drift(found, item, recipe, role, place)}" for item in _maps(found)) + ".")
+    return told
 
 
-def _percent(value: float) -> str:
-    text = f"{100 * value:.1f}"
-    return f"{text.removesuffix('.0')} %"
+def _maps(found: Results) -> list[Measure]:
+    return [item for item in headlines(found) if item.family == "maps"][:1]
+
+
+def _drift(found: Results, item: Measure, recipe: str, role: str, place: int) -> str:
+    chosen = rows(found.pooled, item)
+    chosen = chosen[(chosen["recipe"] == recipe) & (chosen["round"] == place)].set_index("role")
+    values = [float(chosen["value"].get(name, np.nan)) for name in (role, "ticket")]
+    title = chosen["title"].iloc[0] if len(chosen) else item.subject
+    return f"{title} with the dense network {number(values[0])}, the ticket's {number(values[1])}"
+
+
+def _tickets(runs: pd.DataFrame, recipe: str) -> pd.DataFrame:
+    return runs[(runs["role"] == "ticket") & (runs["recipe"] == recipe)]

@@ -1,88 +1,132 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("figures").textContent);
-  const bumps = JSON.parse(document.getElementById("bumps").textContent);
-  const figures = Object.assign({}, data, bumps);
+  const figures = JSON.parse(document.getElementById("figures").textContent);
   const root = document.documentElement;
+  const all = (selector, inside = document) => Array.from(inside.querySelectorAll(selector));
+  const byId = (id) => document.getElementById(id);
 
-  const themed = (figure) => {
+  // Charts ------------------------------------------------------------------
+  const themed = (figure, width) => {
     const css = getComputedStyle(root);
     const ink = css.getPropertyValue("--ink").trim(), line = css.getPropertyValue("--line").trim();
     const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, automargin: true };
     const layout = JSON.parse(JSON.stringify(figure.layout));
-    layout.xaxis = Object.assign({}, axis, layout.xaxis);
-    layout.yaxis = Object.assign({}, axis, layout.yaxis);
-    layout.title = Object.assign({ x: 0.02, xanchor: "left", font: { size: 15 } }, layout.title);
+    for (const name of ["xaxis", "yaxis"]) {
+      layout[name] = Object.assign({}, axis, layout[name]);
+      if (layout[name].title) layout[name].title.standoff = 10;
+    }
     return Object.assign({
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: ink, family: "system-ui, sans-serif", size: 12.5 },
-      margin: { l: 60, r: 16, t: 48, b: 56 }, hovermode: "closest", autosize: true,
-      legend: { orientation: "h", y: -0.24, x: 0 },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false, hovermode: "closest",
+      font: { color: ink, family: "system-ui, sans-serif", size: width < 500 ? 11.5 : 12.5 },
+      margin: { l: 52, r: 12, t: 10, b: 50 }, autosize: true,
+      legend: { orientation: "h", x: 0, xanchor: "left", y: -0.2, yanchor: "top" },
+      hoverlabel: { namelength: -1 },
     }, layout);
   };
-
   const draw = (element) => {
     const figure = figures[element.dataset.figure];
     if (!figure || !window.Plotly) return;
-    window.Plotly.react(element, figure.data, themed(figure), {
-      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    window.Plotly.react(element, figure.data, themed(figure, element.clientWidth), {
+      responsive: true, displaylogo: false, modeBarButtons: [["toImage"]],
     });
     element.dataset.drawn = "yes";
   };
+  const drawAll = () => all(".plot").forEach((element) => { if (element.offsetParent) draw(element); });
   // Drawn when scrolled near: a long report opens at once.
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
-  }, { rootMargin: "600px" });
-  document.querySelectorAll(".figure").forEach((element) => watcher.observe(element));
+  }, { rootMargin: "800px" });
+  all(".plot").forEach((element) => watcher.observe(element));
 
+  const numbers = (card) => {
+    const { columns, rows } = figures[card.querySelector(".plot").dataset.figure].table;
+    const table = document.createElement("table"), head = table.createTHead().insertRow(), body = table.createTBody();
+    for (const name of columns) {
+      const cell = document.createElement("th");
+      cell.scope = "col"; cell.textContent = name; head.append(cell);
+    }
+    for (const values of rows) {
+      const row = body.insertRow();
+      for (const value of values) row.insertCell().textContent = value;
+    }
+    card.querySelector(".numbers .scroll").replaceChildren(table);
+  };
+  all(".numbers").forEach((details) => details.addEventListener("toggle", () => {
+    if (details.open) numbers(details.closest(".chart"));
+  }));
+
+  const show = (id, key) => {
+    const card = byId(id), figure = figures[key];
+    if (!card) return;
+    card.hidden = !figure;
+    if (!figure) return;
+    const plot = card.querySelector(".plot");
+    card.querySelector(".chart-title").textContent = figure.title;
+    card.querySelector(".chart-note").textContent = figure.note;
+    plot.dataset.figure = key;
+    plot.setAttribute("aria-label", figure.alt);
+    draw(plot);
+    if (card.querySelector(".numbers").open) numbers(card);
+  };
+
+  // Light and dark ----------------------------------------------------------
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
   const setTheme = (theme) => {
     root.dataset.theme = theme;
-    const button = document.getElementById("theme");
-    button.setAttribute("aria-pressed", String(theme === "dark"));
-    document.querySelectorAll('.figure[data-drawn="yes"]').forEach(draw);
+    byId("theme").setAttribute("aria-pressed", String(theme === "dark"));
+    all('.plot[data-drawn="yes"]').forEach(draw);
   };
-  setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  document.getElementById("theme").addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+  let chosen = false;
+  setTheme(system.matches ? "dark" : "light");
+  system.addEventListener("change", () => { if (!chosen) setTheme(system.matches ? "dark" : "light"); });
+  byId("theme").addEventListener("click", () => {
+    chosen = true;
+    setTheme(root.dataset.theme === "dark" ? "light" : "dark");
+  });
+  window.addEventListener("beforeprint", () => { setTheme("light"); drawAll(); });
 
-  const chooser = document.getElementById("measure");
-  const show = (name) => {
-    const element = document.getElementById("measure-figure");
-    element.dataset.figure = name;
-    draw(element);
+  // Choosers ----------------------------------------------------------------
+  const on = (id, act) => {
+    const chooser = byId(id);
+    if (chooser) chooser.addEventListener("change", () => act(chooser.value));
+    return chooser;
   };
-  if (chooser) {
-    chooser.addEventListener("change", () => show(chooser.value));
-    document.querySelectorAll("[data-show]").forEach((button) => button.addEventListener("click", () => {
-      chooser.value = button.dataset.show;
-      show(button.dataset.show);
-      document.getElementById("drift").scrollIntoView();
-    }));
-  }
+  on("metric", (key) => show("metric-chart", key));
+  const showMeasure = (key) => { show("drift-chart", `drift/${key}`); show("equal-chart", `accuracy/${key}`); };
+  const measure = on("measure", showMeasure);
+  all("[data-show]").forEach((button) => button.addEventListener("click", () => {
+    const key = button.dataset.show.replace(/^drift\//, "");
+    measure.value = key;
+    showMeasure(key);
+    byId("drift").scrollIntoView();
+    measure.focus({ preventScroll: true });
+  }));
 
-  const subset = document.getElementById("subset");
-  if (subset) {
-    const apply = () => document.querySelectorAll("#verdicts tbody tr").forEach((row) => {
-      row.hidden = subset.value !== "every" && row.dataset.subset !== subset.value && row.dataset.only !== "yes";
-    });
-    subset.addEventListener("change", apply);
-    apply();
-  }
+  const pickSubset = (subset) => all(".verdicts tbody tr").forEach((row) => {
+    row.hidden = subset !== "every" && row.dataset.subset !== subset && row.dataset.only !== "yes";
+  });
+  const subset = on("subset", pickSubset);
+  if (subset) pickSubset(subset.value);
 
-  const which = document.getElementById("gallery-which"), how = document.getElementById("gallery-how");
+  const which = byId("gallery-which"), how = byId("gallery-how");
+  const pickPictures = () => all(".gallery").forEach((part) => {
+    part.hidden = part.dataset.gallery !== which.value || part.dataset.how !== how.value;
+  });
   if (which) {
-    const apply = () => document.querySelectorAll(".gallery").forEach((table) => {
-      table.hidden = table.dataset.gallery !== which.value || table.dataset.how !== how.value;
-    });
-    which.addEventListener("change", apply);
-    how.addEventListener("change", apply);
-    apply();
-    const heat = document.getElementById("heat");
-    heat.addEventListener("input", () => root.style.setProperty("--heat", heat.value));
+    which.addEventListener("change", pickPictures);
+    how.addEventListener("change", pickPictures);
+    pickPictures();
+    byId("heat").addEventListener("input", (event) => root.style.setProperty("--heat", event.target.value));
   }
 
-  const classes = document.getElementById("bump-class");
-  if (classes) {
-    const element = document.getElementById("bump-figure");
-    classes.addEventListener("change", () => { element.dataset.figure = classes.value; draw(element); });
+  const network = byId("concept-which"), classOf = byId("bump-class");
+  const pickConcepts = () => {
+    all(".concepts").forEach((part) => { part.hidden = part.dataset.concepts !== network.value; });
+    show("bump-chart", `bump/${network.value}/${classOf.value}`);
+  };
+  if (network) {
+    network.addEventListener("change", pickConcepts);
+    classOf.addEventListener("change", pickConcepts);
+    pickConcepts();
   }
 })();
