@@ -80,11 +80,11 @@ class ElasticNet:
             if violation <= tolerance:
                 break
             if violation > before / 2 and age >= _PATIENCE:  # else the old Hessian still serves
-                curvature, largest = _curvature(x, weights.mean(0), now.mean(0))
+                curvature = _curvature(x, weights.mean(0), now.mean(0))
                 age = 0
             before, age = violation, age + 1
-            model = _fista(now, gradient, penalty, curvature, largest, 0.03 * violation)
-            now, loss, gradient, moved = _search(x, self.y, weights, (now, loss, gradient), model, penalty)
+            model = _fista(now, gradient, penalty, curvature, tolerance=0.03 * violation)
+            now, loss, gradient, moved = _search((x, self.y, weights), (now, loss, gradient), model, penalty)
             if not moved:
                 break
         now[:, -1] -= now[:, -1].mean(dim=1, keepdim=True)  # a constant for all classes changes nothing
@@ -162,16 +162,17 @@ def _fista(
     now: Tensor,
     gradient: Tensor,
     penalty: _Penalty,
-    curvature: Callable[[Tensor], Tensor],
-    largest: Tensor,
+    curvature: tuple[Callable[[Tensor], Tensor], Tensor],
+    *,
     tolerance: float,
 ) -> Tensor:
     """Minimum of the quadratic model around `now` plus the penalty."""
+    hessian_times, largest = curvature
     step = 1 / largest.clamp_min(1e-12)
     w = ahead = now
     momentum = torch.ones(len(now), 1, 1, dtype=now.dtype)
     for _ in range(1000):
-        after = penalty.prox(ahead - step * (gradient + curvature(ahead - now)), step)
+        after = penalty.prox(ahead - step * (gradient + hessian_times(ahead - now)), step)
         change = after - w
         if float(((after - ahead) / step).abs().amax()) <= tolerance:
             return after
@@ -184,9 +185,7 @@ def _fista(
 
 
 def _search(
-    x: Tensor,
-    y: Tensor,
-    weights: Tensor,
+    data: tuple[Tensor, Tensor, Tensor],
     here: tuple[Tensor, Tensor, Tensor],
     model: Tensor,
     penalty: _Penalty,
@@ -199,10 +198,10 @@ def _search(
     length = torch.ones(len(now), dtype=now.dtype)
     for _ in range(30):
         there = torch.where(length[:, None, None] == 1, model, now + length[:, None, None] * move)
-        loss, gradient = _loss_gradient(x, y, weights, there)
+        loss, gradient = _loss_gradient(*data, there)
         failed = loss + penalty.value(there) > before + 1e-4 * length * promised + 1e-14
         if not failed.any():
             return there, loss, gradient, True
         length = torch.where(failed, length / 2, length)
     stay = torch.where(failed[:, None, None], now, there)
-    return stay, *_loss_gradient(x, y, weights, stay), bool((~failed).any())
+    return stay, *_loss_gradient(*data, stay), bool((~failed).any())

@@ -31,7 +31,7 @@ class Residual:
 
 
 def solve_residual(
-    z: Tensor, y: Tensor, offset: Tensor, penalty: float, start: Tensor | None = None, *, tolerance: float = 1e-5
+    z: Tensor, y: Tensor, offset: Tensor, penalty: float, *, start: Tensor | None = None, tolerance: float = 1e-5
 ) -> Tensor:
     """Coefficients (D + 1, C), the last row the bias: min of mean CE(offset + z W + bias, y) + penalty / 2 |W|^2.
 
@@ -71,7 +71,7 @@ def fit_residual(
     """
     best, right, w = None, -1.0, None
     for penalty in grid:
-        w = solve_residual(*train, penalty, w, tolerance=1e-4)  # closer changes no prediction
+        w = solve_residual(*train, penalty, start=w, tolerance=1e-4)  # closer changes no prediction
         found = Residual(w[:-1], w[-1], penalty)
         accuracy = float(((val[2] + found.logits(val[0])).argmax(1) == val[1]).double().mean())
         if accuracy > right:
