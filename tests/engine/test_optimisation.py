@@ -7,9 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
-from prunescope.core.errors import PrunescopeError
 from prunescope.engine.optimisation import learning_rate, make_optimizer
-from prunescope.engine.steps import Step
 from prunescope.engine.training import Training
 
 
@@ -55,38 +53,22 @@ def test_optimisers() -> None:
     assert isinstance(make_optimizer(model, Training(optimizer="adamw")), torch.optim.AdamW)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"epochs": 0}, "epochs must be above 0 and finite, got 0"),
-        ({"lr": -1.0}, "lr must be above 0"),
-        ({"momentum": 1.0}, "momentum"),
-        ({"momentum": 0.0, "nesterov": True}, "nesterov"),
-        ({"milestones": (0.7, 0.3)}, "rising"),
-        ({"warmup_epochs": 10.0, "epochs": 5.0}, "warmup_epochs"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"batch_size": 0, "gamma": 2.0}, "batch_size must be at least 1, got 0; gamma"),
-    ],
-)
-def test_impossible_trainings_are_refused(options: dict[str, object], expected: str) -> None:
-    with pytest.raises(PrunescopeError, match=expected):
-        Training(**options)  # type: ignore[arg-type]
+def test_weight_decay_spares_norm_and_biases_when_asked() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+            parameter.grad = torch.zeros_like(parameter)
+    training = Training(lr=0.1, momentum=0.0, weight_decay=0.5, decay_norm_bias=False)
+    make_optimizer(model, training).step()
+    shrunk = {
+        name for name, parameter in model.named_parameters() if not torch.equal(parameter, torch.ones_like(parameter))
+    }
+    assert shrunk == {"0.weight", "3.weight"}
+    assert model[3].weight[0, 0].item() == pytest.approx(1 - 0.1 * 0.5)
+    make_optimizer(model, Training(lr=0.1, momentum=0.0, weight_decay=0.5)).step()
+    assert model[1].bias[0].item() == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize(
-    ("text", "step"), [("1ep", 100), ("0.5ep", 50), ("500it", 500), ("5%", 50), ("0it", 0), (" 2 ep ", 200)]
-)
-def test_places_in_a_training(text: str, step: int) -> None:
-    assert Step.parse(text).at(per_epoch=100, total=1000) == step
-
-
-@pytest.mark.parametrize("text", ["", "ep", "1", "1 epoch", "-1ep", "1ep2it", "nan%"])
-def test_what_is_no_place_is_refused(text: str) -> None:
-    with pytest.raises(PrunescopeError, match="written 1ep"):
-        Step.parse(text)
-
-
-def test_a_place_behind_the_end_is_refused() -> None:
-    with pytest.raises(PrunescopeError, match="behind the end"):
-        Step.parse("11ep").at(per_epoch=100, total=1000)
-    assert str(Step.parse("0.50ep")) == "0.5ep"
+def test_a_network_of_biases_only_can_spare_them() -> None:
+    assert len(make_optimizer(nn.BatchNorm1d(3), Training(decay_norm_bias=False)).param_groups) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from prunescope.core.errors import PrunescopeError
 
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|it|%)\s*")
@@ -42,4 +44,4 @@ class Step:
         return step
 
     def __str__(self) -> str:
-        return f"{self.amount:g}{self.unit}"
+        return np.format_float_positional(self.amount, trim="-") + self.unit

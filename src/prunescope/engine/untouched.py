@@ -5,19 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-#: Dictionaries of a module that are put back as they were: what it consists of, and what listens to it.
-_TABLES = (
-    "_parameters", "_buffers", "_modules", "_backward_hooks", "_backward_pre_hooks",
-    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
-    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
-)  # fmt: skip
-_FLAGS = ("training", "_is_full_backward_hook", "_non_persistent_buffers_set")
 
 
 @contextmanager
@@ -37,8 +28,9 @@ def fixed_rng() -> Iterator[None]:
 def untouched(model: nn.Module) -> Iterator[nn.Module]:
     """Eval mode and frozen weights inside; everything a look could change is restored after, also when it failed.
 
-    That is: submodules, parameters and buffers (the objects, and their values, types and devices), modes,
-    requires_grad, gradients, hooks, the global random state and whether gradients are recorded.
+    That is: modules with their attributes (so modes, hooks, parametrisations), parameters and buffers (the objects,
+    and their values, types and devices), requires_grad, gradients, the global random state, and whether gradients are
+    recorded.
 
     Criteria and probes run in here, so that a careless one (train mode left on, a hook not removed, BatchNorm
     statistics updated) cannot change what is measured after it. The price is a copy of the weights.
@@ -60,20 +52,21 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
 
 
 class _Module:
-    """What one module is made of."""
+    """What one module is made of: its class and attributes, and what its tables (submodules, hooks ...) hold."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        tables = {name: module.__dict__.get(name) for name in _TABLES}
-        self.tables = {name: table.copy() for name, table in tables.items() if isinstance(table, dict)}
-        self.flags = {name: copy(getattr(module, name)) for name in _FLAGS}
+        self.module, self.kind = module, type(module)
+        self.attributes = dict(module.__dict__)
+        self.tables = [(item, item.copy()) for item in self.attributes.values() if isinstance(item, (dict, set))]
 
     def restore(self) -> None:
-        for name, before in self.tables.items():
-            table = self.module.__dict__[name]  # the same dictionary: handles of hooks refer to it
+        if type(self.module) is not self.kind:  # a parametrisation makes a class of its own
+            self.module.__class__ = self.kind
+        self.module.__dict__.clear()
+        self.module.__dict__.update(self.attributes)
+        for table, before in self.tables:  # the same objects: handles of hooks refer to them
             table.clear()
             table.update(before)
-        self.module.__dict__.update(self.flags)
 
 
 class _Values:
