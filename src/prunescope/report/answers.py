@@ -47,22 +47,28 @@ def answer(recipe: str, seen: Sequence[Lens]) -> Answer:
 
 
 def _left(recipe: str, judged: Sequence[Lens], seen: Sequence[Lens]) -> Answer:
+    lowest = min(cell.density for lens in judged for cell in lens.cells)
     first = max(lens.left for lens in judged if lens.left is not None)
     leaving = [lens for lens in judged if lens.left == first]
-    later = sorted((lens for lens in judged if lens.left is not None and lens.left < first), key=_left_at)
-    rest = [lens for lens in judged if lens.left is None]
-    safe = _safe(judged)
-    short = f"No, from {percent(first)} of the weights on"
-    if safe is not None:
-        short = f"Yes down to {percent(safe)} of the weights; no from {percent(first)} on"
-    also = "".join(f", {lens.subject} from {percent(_left_at(lens))} on" for lens in reversed(later))
+    later = sorted((lens for lens in judged if lens.left is not None and lens.left < first), key=_left_at, reverse=True)
+    rest = [lens.subject for lens in judged if lens.left is None]
+    also = "; ".join(f"{lens.subject}: {_from(_left_at(lens), lowest)}" for lens in later)
     sentence = (
-        f"From {percent(first)} of the weights on, {_list(leaving)} differ from the dense network's more than other "
-        f"seeds' do{also}, {_against(first, seen)}."
+        f"With {percent(first)} of the weights{'' if first == lowest else ' and fewer'}, {_list(leaving)} differ from "
+        f"the dense network's more than other seeds' do{f' ({also})' if also else ''}, {_against(first, seen)}."
     )
     if rest:
-        sentence += f" {sentence_case(_list(rest))} do not clearly leave the noise floor."
-    return Answer(recipe, "beyond", short, sentence, tuple(seen))
+        sentence += f" Not clearly beyond the noise floor: {_join(rest)}."
+    return Answer(recipe, "beyond", _short(first, lowest, _safe(judged)), sentence, tuple(seen))
+
+
+def _from(density: float, lowest: float) -> str:
+    return f"at {percent(density)}" if density == lowest else f"at {percent(density)} and below"
+
+
+def _short(first: float, lowest: float, safe: float | None) -> str:
+    no = f"no {_from(first, lowest)}"
+    return sentence_case(no) if safe is None else f"Yes down to {percent(safe)} of the weights; {no}"
 
 
 def _left_at(lens: Lens) -> float:

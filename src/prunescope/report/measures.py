@@ -13,8 +13,8 @@ from prunescope.study.study import Study
 
 #: {family: what its arrays are, in a sentence}; of other families the title of the measure is used.
 SUBJECTS = {
-    "labels": "decisions", "maps": "heat maps", "energy": "heat on the object", "pointing": "hottest points",
-    "rankings": "concept rankings", "scores": "concept scores",
+    "labels": "decisions", "maps": "heat maps", "energy": "heat on the object",
+    "pointing": "hottest points of the maps", "rankings": "concept rankings", "scores": "concept scores",
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Measure:
     def of(self) -> str:
         """The array in words: `gradcam, true class`."""
         name = self.array.split(".", 1)[-1]
-        words = {"reference": "class the dense network predicts", "true": "true class"}
+        words = {"reference": "predicted class", "true": "true class"}
         return f"{self.probe}, {words[name]}" if name in words else self.probe
 
 

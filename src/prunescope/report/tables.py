@@ -27,7 +27,7 @@ TABLES = {
     "layers": "one layer of one checkpoint: share of weights kept",
     "classes": "one class of one checkpoint: recall, and share of its images decided differently from the dense one",
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
-    "concepts": "one class and concept of one checkpoint: contribution, place in the top list and its bootstrap frequency",
+    "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
     "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
 _PLACE = ["role", "recipe", "seed", "round", "checkpoint"]

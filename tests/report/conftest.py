@@ -1,0 +1,41 @@
+"""Finished studies, tiny and hostile: made once for all tests of the report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_study import run
+
+from prunescope.report.build import build_report
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete study whose every name is hostile."""
+    return run(tmp_path_factory.mktemp("report") / "study")
+
+
+@pytest.fixture(scope="session")
+def page(finished: Path) -> Path:
+    """Its report."""
+    return build_report(finished, finished.parent / "page" / "report.html")
+
+
+@pytest.fixture
+def without(finished: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], bool]], Path]:
+    """A copy of the study in which the cells that are chosen (by their facts) are not done."""
+
+    def copy(lost: Callable[[dict[str, Any]], bool]) -> Path:
+        root = tmp_path / "copy"
+        shutil.copytree(finished, root)
+        for folder in sorted((root / "cells").iterdir()):
+            if lost(json.loads((folder / "cell.json").read_text())):
+                shutil.rmtree(folder)
+        return root
+
+    return copy

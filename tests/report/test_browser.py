@@ -1,0 +1,172 @@
+"""The page in a real browser: drawn without errors or requests, usable by mouse and keyboard, at any width."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROME is None, reason="no Chromium or Chrome on the PATH"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROME, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["laptop", "phone"])
+def tab(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page, opened; at the end there must have been no error, no console message and no request."""
+    scheme, width = request.param
+    made = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme)
+    wrong: list[str] = []
+    made.on("console", lambda message: wrong.append(message.text))
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    made.goto(page.resolve().as_uri())
+    made.wait_for_selector(".plot svg.main-svg")
+    yield made
+    made.close()
+    assert not wrong
+
+
+def overflow(tab: Any) -> int:
+    return int(tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+def scroll_through(tab: Any) -> None:
+    for y in range(0, tab.evaluate("document.documentElement.scrollHeight"), 500):
+        tab.evaluate(f"window.scrollTo(0, {y})")
+        tab.wait_for_timeout(30)
+
+
+def test_everything_is_drawn_and_fits(tab: Any) -> None:
+    scroll_through(tab)
+    tab.wait_for_function("Array.from(document.querySelectorAll('.plot')).every(e => e.querySelector('svg'))")
+    assert overflow(tab) == 0
+    assert tab.evaluate("window.broken") is None
+    legends = tab.locator(".legendtext").all_text_contents()
+    assert any("<script>alert('late')</script>" in text for text in legends)
+
+
+def test_theme(tab: Any) -> None:
+    before = tab.evaluate("[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
+    assert before[0] == ("dark" if tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light")
+    ink = tab.locator(".legendtext").first.evaluate("e => getComputedStyle(e).fill")
+    tab.click("#theme")
+    after = tab.evaluate("[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]")
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+    assert tab.locator(".legendtext").first.evaluate("e => getComputedStyle(e).fill") != ink
+
+
+def test_measures(tab: Any) -> None:
+    tab.locator("#verdicts button[data-show]:visible").nth(2).click()
+    wanted = tab.locator("#verdicts button[data-show]:visible").nth(2).get_attribute("data-show")
+    assert tab.locator("#drift-chart .plot").get_attribute("data-figure") == wanted
+    assert f"drift/{tab.locator('#measure').input_value()}" == wanted
+    keys = tab.locator("#measure option").evaluate_all("all => all.map(e => e.value)")
+    for key in keys:
+        tab.select_option("#measure", key)
+        assert tab.locator("#drift-chart svg.main-svg").count() > 0
+        assert tab.locator("#equal-chart .plot").get_attribute("data-figure") == f"accuracy/{key}"
+    title = tab.locator("#drift-chart .chart-title").inner_text()
+    assert tab.locator("#drift-chart .plot").get_attribute("aria-label").startswith(title)
+    tab.locator("#drift-chart .numbers summary").click()
+    assert tab.locator("#drift-chart .numbers td").count() > 0
+    rows = tab.locator("#verdicts tbody tr:visible").count()
+    tab.select_option("#subset", "every")
+    assert tab.locator("#verdicts tbody tr:visible").count() > rows
+    for key in tab.locator("#metric option").evaluate_all("all => all.map(e => e.value)"):
+        tab.select_option("#metric", key)
+        assert tab.locator("#metric-chart svg.main-svg").count() > 0
+
+
+def test_pictures(tab: Any) -> None:
+    shown = tab.locator(".gallery:visible")
+    assert shown.count() == 1
+    first = shown.inner_text()
+    for how in ("drift", "flips", "hit"):
+        tab.select_option("#gallery-how", how)
+        assert shown.count() == 1
+        assert shown.get_attribute("data-how") == how
+    tab.select_option("#gallery-how", "random")
+    tab.select_option("#gallery-which", index=1)
+    assert shown.count() == 1
+    assert shown.inner_text() != first
+    under = shown.locator(".under").first
+    assert under.evaluate("e => getComputedStyle(e).backgroundImage").startswith('url("data:image/png')
+    assert overflow(tab) == 0
+
+
+def test_concepts(tab: Any) -> None:
+    for index in range(tab.locator("#bump-class option").count()):
+        tab.select_option("#bump-class", index=index)
+    tab.select_option("#concept-which", index=1)
+    assert tab.locator(".concepts:visible").count() == 1
+    assert overflow(tab) == 0
+
+
+def test_keyboard(tab: Any) -> None:
+    """The first stop skips the header; controls are reached by Tab and their focus can be seen."""
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    reached = set()
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        if "measure" in reached:
+            break
+    assert {"theme", "metric", "subset"} <= reached
+
+
+CONTRAST = """
+() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map(v => (v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgb = (css) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = css; canvas.fillRect(0, 0, 1, 1);
+    return Array.from(canvas.getImageData(0, 0, 1, 1).data);
+  };
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const found = rgb(getComputedStyle(e).backgroundColor);
+      if (found[3] === 255) return found.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !element.offsetParent || element.closest("svg, .pic, .sr")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(element).color).slice(0, 3)), light(behind(element))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) bad.push([element.tagName, element.className, element.textContent.slice(0, 40), ratio]);
+  }
+  return bad;
+}
+"""
+
+
+def test_contrast_of_all_text(tab: Any) -> None:
+    tab.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    assert tab.evaluate(CONTRAST) == []
+    tab.click("#theme")
+    assert tab.evaluate(CONTRAST) == []
