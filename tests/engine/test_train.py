@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from prunescope.core.seeds import derive
 from prunescope.data.augment import Augmentation
 from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch, training_batches
-from prunescope.engine.device import computes_bf16, pick_device
 from prunescope.engine.optimisation import learning_rate, make_optimizer
 from prunescope.engine.train import Diverged, StepState, accuracy, fit
 from prunescope.engine.training import Training
@@ -77,7 +77,7 @@ def plain_loop(model: nn.Module, split: Split, training: Training, seed: int, we
      {"label_smoothing": 0.1}],
 )  # fmt: skip
 def test_equals_a_plain_loop_bit_for_bit(changes: dict[str, Any]) -> None:
-    training = Training(**{**{f: getattr(PLAIN, f) for f in PLAIN.__dataclass_fields__}, **changes})
+    training = replace(PLAIN, **changes)
     ours, theirs, split = network(), network(), data()
     history = fit(ours, split, training, seed=3, device="cpu")
     plain_loop(theirs, split, training, seed=3)
@@ -266,18 +266,208 @@ def test_accuracy_keeps_the_mode() -> None:
     assert found == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
 
 
-def test_devices() -> None:
-    assert pick_device("cpu").type == "cpu"
-    assert computes_bf16(torch.device("meta")) is False
-    with pytest.raises(PrunescopeError, match="cannot be used"):
-        pick_device("abacus")
-
-
 def test_bf16_trains() -> None:
     training = Training(epochs=1, batch_size=16, lr=0.05, precision="bf16")
     model = network()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        history = fit(model, data(), training, seed=0, device="cpu")
+    history = fit(model, data(), training, seed=0, device="cpu")
     assert history[0]["loss"] > 0
     assert model[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_killed_again_and_again_with_a_mask_inside_a_stretch(tmp_path: Path, optimizer: Any) -> None:
+    """From step 3 to 13 of 15, so both ends lie inside an epoch; every run dies one step after the last one did."""
+    training, options = replace(PLAIN, optimizer=optimizer), {"start": 3, "stop": 13, "order": 4, "seed": 1}
+    mask = random_mask(network(), 0, 0.5)
+    expected = network(dropout=0.3)
+    fit(expected, data(), training, mask=mask, device="cpu", **options)  # type: ignore[arg-type]
+    deaths = []
+
+    def kill(step: StepState) -> None:
+        if step.step not in deaths and len(deaths) < 12 and step.step % 5:
+            deaths.append(step.step)
+            raise PowerCutError
+
+    while True:
+        found = network(dropout=0.3)
+        try:
+            history = fit(
+                found, data(), training, mask=mask, device="cpu", on_step=[kill], state=tmp_path / "s", **options
+            )  # type: ignore[arg-type]
+            break
+        except PowerCutError:
+            pass
+    assert deaths == [4, 6, 7, 8, 9, 11, 12, 13]
+    assert same(found, expected)
+    assert [entry["step"] for entry in history] == [5, 10, 13]
+
+
+def test_killed_between_epochs(tmp_path: Path) -> None:
+    expected, found, state = network(), network(), tmp_path / "state"
+    fit(expected, data(), PLAIN, seed=1, device="cpu")
+
+    def cut(entry: dict[str, Any]) -> None:
+        assert state.is_file()
+        raise PowerCutError
+
+    for epoch in (1, 2, 3):
+        with pytest.raises(PowerCutError):
+            fit(network(), data(), PLAIN, seed=1, device="cpu", state=state, on_epoch=cut)
+        assert torch.load(state, weights_only=True)["step"] == 5 * epoch
+    fit(found, data(), PLAIN, seed=1, device="cpu", state=state)
+    assert same(found, expected)
+
+
+def test_every_part_of_a_call_makes_its_state_its_own(tmp_path: Path) -> None:
+    mask = random_mask(network(), 0, 0.5)
+    shuffled = Mask({name: tensor.flatten().flip(0).view_as(tensor) for name, tensor in mask.items()})
+    assert shuffled.kept == mask.kept
+    split = data()
+    relabelled = replace(split, labels=split.labels.flip(0))
+    plain: dict[str, Any] = {"split": split, "training": PLAIN, "seed": 1, "mask": mask}
+    fit(network(), device="cpu", state=tmp_path / "state", **plain)
+    stored = (tmp_path / "state").read_bytes()
+    others: list[dict[str, Any]] = [
+        {"mask": shuffled}, {"mask": None}, {"split": relabelled}, {"seed": 2}, {"order": 1}, {"start": 1},
+        {"stop": 14}, {"training": replace(PLAIN, lr=0.04)}, {"training": replace(PLAIN, augment=Augmentation())},
+    ]  # fmt: skip
+    for other in others:
+        (tmp_path / "state").write_bytes(stored)
+        with pytest.warns(PrunescopeWarning, match="belongs to another training"):
+            fit(network(), device="cpu", state=tmp_path / "state", **{**plain, **other})
+    (tmp_path / "state").write_bytes(stored)
+    wider = network()
+    wider[6] = nn.Linear(24, 4)
+    with pytest.warns(PrunescopeWarning, match="belongs to another training"):
+        fit(wider, device="cpu", state=tmp_path / "state", **{**plain, "mask": None})
+    (tmp_path / "state").write_bytes(stored)
+    assert len(fit(network(), device="cpu", state=tmp_path / "state", **plain)) == 3  # its own: no warning
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.95])
+def test_a_flipped_byte_is_noticed_or_harmless(tmp_path: Path, part: float) -> None:
+    state, expected, found = tmp_path / "state", network(), network()
+    fit(expected, data(), PLAIN, seed=1, state=state, device="cpu")
+    content = bytearray(state.read_bytes())
+    content[int(part * len(content))] ^= 0x10
+    state.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PrunescopeWarning)
+        fit(found, data(), PLAIN, seed=1, state=state, device="cpu")
+    assert same(found, expected)
+
+
+def test_each_step_has_its_rate() -> None:
+    training = replace(PLAIN, schedule="onecycle")
+    rates: list[float] = []
+    history = fit(
+        network(), data(), training, seed=0, start=2, device="cpu",
+        on_step=[lambda state: rates.append(state.optimizer.param_groups[0]["lr"])],
+    )  # fmt: skip
+    assert rates == [learning_rate(training, step, 15, 5) for step in range(2, 15)]
+    assert [entry["lr"] for entry in history] == [rates[2], rates[7], rates[12]]
+    assert [(entry["epoch"], entry["step"]) for entry in history] == [(1, 5), (2, 10), (3, 15)]
+
+
+def test_the_history_counts_what_came_by() -> None:
+    seen: list[tuple[int, float]] = []
+    entry = fit(
+        network(), data(), replace(PLAIN, epochs=1), seed=0, device="cpu", validate=data(30),
+        on_step=[lambda state: seen.append((state.epoch, float(state.loss)))],
+    )[0]  # fmt: skip
+    assert entry["loss"] == pytest.approx(sum(loss for _, loss in seen) / 5)
+    assert [epoch for epoch, _ in seen] == [0] * 5
+    assert (entry["accuracy"] * 80) % 1 == pytest.approx(0)
+    assert (entry["val_accuracy"] * 30) % 1 == pytest.approx(0, abs=1e-9)
+    assert set(entry) == {
+        "epoch", "step", "loss", "accuracy", "lr", "seconds", "images_per_second", "val_accuracy",
+    }  # fmt: skip
+
+
+def test_a_nan_is_placed_in_its_step() -> None:
+    def poison(state: StepState) -> None:
+        if state.step == 7:
+            with torch.no_grad():
+                state.model[6].weight[0, 0] = torch.nan  # type: ignore[index,union-attr,operator]
+
+    with pytest.raises(Diverged, match="the loss is nan in epoch 2, step 8: try a lower lr"):
+        fit(network(), data(), PLAIN, seed=0, device="cpu", on_step=[poison])
+    with pytest.raises(Diverged, match="weights are no longer finite after epoch 2, step 7"):
+        fit(network(), data(), PLAIN, seed=0, stop=7, device="cpu", on_step=[poison])
+
+
+def test_a_diverged_epoch_leaves_no_state(tmp_path: Path) -> None:
+    with pytest.raises(Diverged):
+        fit(network(), data(), replace(PLAIN, lr=1e30), seed=0, device="cpu", state=tmp_path / "state")
+    assert not list(tmp_path.iterdir())
+
+
+class Features(nn.Module):
+    """A tuple of logits and something that is no head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(192, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.body(x.flatten(1)).relu()
+        return self.head(h), h
+
+
+def test_features_beside_the_logits_are_no_head() -> None:
+    torch.manual_seed(0)
+    model, losses = Features(), []
+    (x, y) = next(training_batches(data(), batch_size=80, seed=derive(0, "training", 0), epoch=0))
+    expected = F.cross_entropy(model(x)[0], y).detach()
+    training = Training(epochs=1, batch_size=80, lr=0.01, precision="32")
+    fit(model, data(), training, seed=0, device="cpu", on_step=[lambda state: losses.append(state.loss)])
+    assert float(losses[0]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_too_few_outputs_are_refused() -> None:
+    model = network()
+    model[6] = nn.Linear(24, 2)
+    with pytest.raises(PrunescopeError, match="the network has 2 outputs, the data 3 classes"):
+        fit(model, data(), PLAIN, seed=0, device="cpu")
+
+
+def test_a_schedulers_variables_do_not_make_it_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SLURM_NTASKS": "4",
+        "SLURM_JOB_NAME": "study",
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found, expected = network(), network()
+    fit(found, data(), PLAIN, seed=0, device="cpu")
+    for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.delenv(name)
+    fit(expected, data(), PLAIN, seed=0, device="cpu")
+    assert same(found, expected)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_precision_is_what_the_device_computes(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr("prunescope.engine.train.computes_bf16", lambda device: native)
+    found, expected = network(), network()
+    fit(found, data(), replace(PLAIN, precision="auto"), seed=0, device="cpu")
+    fit(expected, data(), replace(PLAIN, precision="bf16" if native else "32"), seed=0, device="cpu")
+    assert same(found, expected)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_memory_format(channels_last: bool) -> None:
+    model = network()
+    fit(model, data(), replace(PLAIN, channels_last=channels_last, epochs=1), seed=0, device="cpu")
+    weight = model[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert all(module.training for module in model)
+
+
+def test_frozen_weights_stay() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    fit(model, data(), PLAIN, seed=0, device="cpu")
+    assert torch.equal(model[0].weight, before)

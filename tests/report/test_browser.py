@@ -25,9 +25,9 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["laptop", "phone"])
-def tab(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page, opened; at the end there must have been no error, no console message and no request."""
+@pytest.fixture(scope="module", params=[("light", 1280), ("dark", 390)], ids=["laptop", "phone"])
+def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Any, list[str]]]:
+    """The page in a tab, and what went wrong so far: errors, console messages, requests."""
     scheme, width = request.param
     made = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme)
     wrong: list[str] = []
@@ -36,8 +36,15 @@ def tab(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[An
     made.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
     made.goto(page.resolve().as_uri())
     made.wait_for_selector(".plot svg.main-svg")
-    yield made
+    yield made, wrong
     made.close()
+
+
+@pytest.fixture
+def tab(opened: tuple[Any, list[str]]) -> Iterator[Any]:
+    """The page; whatever a test does with it, nothing may go wrong."""
+    made, wrong = opened
+    yield made
     assert not wrong
 
 
@@ -49,6 +56,20 @@ def scroll_through(tab: Any) -> None:
     for y in range(0, tab.evaluate("document.documentElement.scrollHeight"), 500):
         tab.evaluate(f"window.scrollTo(0, {y})")
         tab.wait_for_timeout(30)
+
+
+def test_keyboard(tab: Any) -> None:
+    """The first stop skips the header; controls are reached by Tab and their focus can be seen."""
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    reached = set()
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        if "measure" in reached:
+            break
+    assert {"theme", "metric", "subset"} <= reached
 
 
 def test_everything_is_drawn_and_fits(tab: Any) -> None:
@@ -116,20 +137,6 @@ def test_concepts(tab: Any) -> None:
     tab.select_option("#concept-which", index=1)
     assert tab.locator(".concepts:visible").count() == 1
     assert overflow(tab) == 0
-
-
-def test_keyboard(tab: Any) -> None:
-    """The first stop skips the header; controls are reached by Tab and their focus can be seen."""
-    tab.keyboard.press("Tab")
-    assert tab.evaluate("document.activeElement.className") == "skip"
-    reached = set()
-    for _ in range(60):
-        tab.keyboard.press("Tab")
-        reached.add(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
-        assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
-        if "measure" in reached:
-            break
-    assert {"theme", "metric", "subset"} <= reached
 
 
 CONTRAST = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -88,7 +89,7 @@ def test_labels_of_densities_never_touch_and_points_lie_inside(densities: list[f
     assert left > right
     assert all(right < math.log10(d) < left for d in densities)
     places = [math.log10(tick) for tick in axis["tickvals"]]
-    gaps = [a - b for a, b in zip(places[1:], places[2:], strict=False)]
+    gaps = [a - b for a, b in pairwise(places[1:])]
     assert all(gap >= 0.0699 * (left - right) for gap in gaps)
     assert len(axis["tickvals"]) == len(axis["ticktext"])
 

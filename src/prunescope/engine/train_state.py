@@ -19,10 +19,15 @@ def identity(*parts: object) -> str:
     """What a state belongs to: a call of `fit` with equal parts; tensors, also in tuples, count with every element."""
     digest = hashlib.sha256()
     for part in parts:
-        for item in part if isinstance(part, tuple) else (part,):
-            content = item.cpu().numpy().tobytes() if isinstance(item, Tensor) else repr(item).encode()
-            digest.update(f"{len(content)}:".encode() + content)
+        content = _content(part)
+        digest.update(f"{len(content)}:".encode() + content)
     return digest.hexdigest()
+
+
+def _content(part: object) -> bytes:
+    if isinstance(part, Tensor):
+        return part.cpu().numpy().tobytes()
+    return identity(*part).encode() if isinstance(part, tuple) else repr(part).encode()
 
 
 def save_state(

@@ -97,7 +97,7 @@ class _Gatherer:
 
     def finish(self) -> Record:
         splits = self.embeddings.collected()
-        with threads_for(splits["train"].x.numel()):
+        with torch.inference_mode(), threads_for(splits["train"].x.numel()):
             return self._record(splits)
 
     def _record(self, splits: Mapping[str, Embedded]) -> Record:
