@@ -19,7 +19,8 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false, hovermode: "closest",
       font: { color: ink, family: "system-ui, sans-serif", size: width < 500 ? 11.5 : 12.5 },
       margin: { l: 52, r: 12, t: 10, b: 50 }, autosize: true,
-      legend: { orientation: "h", x: 0, xanchor: "left", y: -0.2, yanchor: "top" },
+      // At the foot of the figure: below the plot in its own units, margins and legend would chase each other.
+      legend: { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0, yanchor: "bottom" },
       hoverlabel: { namelength: -1 },
     }, layout);
   };
