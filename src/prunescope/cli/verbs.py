@@ -29,9 +29,7 @@ Workers = Annotated[
 ]
 Sets = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation at run time, also on Python 3.10)
-    typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Override a key: data.root=PATH or training.lr=0.05."
-    ),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key: data.root=PATH or training.lr=0.05."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the cells and what is cached; compute nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
