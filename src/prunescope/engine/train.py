@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
@@ -132,13 +133,10 @@ class _Run:
     def __init__(
         self, model: nn.Module, split: Split, training: Training, *, seed: int, mask: Mask | None, device: torch.device
     ) -> None:
-        precision: Any = "bf16-mixed" if _wants_bf16(training, device) else "32-true"
-        self.fabric = Fabric(
-            accelerator=device.type,
-            devices=[device.index] if device.index else 1,
-            precision=precision,
-            plugins=[LightningEnvironment()],  # one process: not to be guessed from SLURM's or MPI's variables
-        )
+        plugins: list[Any] = [LightningEnvironment()]  # one process: not to be guessed from SLURM's or MPI's variables
+        if _wants_bf16(training, device):
+            plugins.append(MixedPrecision("bf16-mixed", device.type))  # by name, Fabric would announce it every time
+        self.fabric = Fabric(accelerator=device.type, devices=[device.index] if device.index else 1, plugins=plugins)
         self.model, self.split, self.training, self.seed, self.device = model, split, training, seed, device
         model.to(device, memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)  # type: ignore[call-overload]
         self.masked = _masked(model, mask, device)

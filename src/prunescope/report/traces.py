@@ -37,7 +37,7 @@ def line(
 def dots(x: Any, y: Any, text: Sequence[str], name: str, look: Look, *, alone: bool = False) -> Trace:
     return {
         "type": "scatter", "mode": "markers", "x": numbers(x), "y": numbers(y), "name": plain(name),
-        "legendgroup": plain(name), "showlegend": alone, "text": list(text), "opacity": 0.9 if alone else 0.4,
+        "legendgroup": plain(name), "showlegend": alone, "text": list(text), "opacity": 0.9 if alone else 0.5,
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 9 if alone else 6},
         "hovertemplate": f"%{{y:.3f}}, %{{text}}<extra>{plain(name)}</extra>",
     }  # fmt: skip
