@@ -18,6 +18,14 @@ def plan(**changes: Any) -> Any:
     return make_plan(read_study(tiny(**changes)))
 
 
+def begun(root: Path) -> Path:
+    """A study folder of which one cell is computed."""
+    open_folder(root, plan())
+    (root / "cells" / "data-0").mkdir(parents=True)
+    (root / "cells" / "data-0" / "cell.json").write_text("{}")
+    return root
+
+
 def test_what_is_opened_can_be_read(tmp_path: Path) -> None:
     root = tmp_path / "study"
     open_folder(root, plan())
@@ -39,14 +47,17 @@ def test_what_is_opened_can_be_read(tmp_path: Path) -> None:
     ],
 )
 def test_the_same_study_may_grow(tmp_path: Path, change: dict[str, Any]) -> None:
-    open_folder(tmp_path / "study", plan())
-    open_folder(tmp_path / "study", plan(**change))
+    open_folder(begun(tmp_path / "study"), plan(**change))
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"training": {**tiny()["training"], "lr": 0.5}}, "training.lr: 0.05 there, 0.5 here"),
+        (
+            {"training": {k: v for k, v in tiny()["training"].items() if k != "lr"}},
+            "training.lr: 0.05 there, default here",
+        ),
         ({"model": "small_cnn"}, "model.name"),
         ({"data": {**tiny()["data"], "size": 20}}, "data.size: 16 there, 20 here"),
         ({"recipes": [{**tiny()["recipes"][0], "scope": "layer"}]}, "recipes.late.scope"),
@@ -55,12 +66,18 @@ def test_the_same_study_may_grow(tmp_path: Path, change: dict[str, Any]) -> None
     ],
 )
 def test_another_study_is_refused_and_told_what_differs(tmp_path: Path, change: dict[str, Any], named: str) -> None:
-    open_folder(tmp_path / "study", plan())
+    begun(tmp_path / "study")
     before = (tmp_path / "study" / "study.yaml").read_bytes()
     with pytest.raises(PrunescopeError) as caught:
         open_folder(tmp_path / "study", plan(**change))
     assert named in str(caught.value)
     assert (tmp_path / "study" / "study.yaml").read_bytes() == before
+
+
+def test_a_first_try_that_computed_nothing_may_be_corrected(tmp_path: Path) -> None:
+    open_folder(tmp_path / "study", plan(model="small_cnn"))
+    open_folder(tmp_path / "study", plan())
+    assert read_folder(tmp_path / "study")[0] == read_study(tiny())
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def against_accuracy(runs: pd.DataFrame, drift: pd.DataFrame, column: str, *, lo
         pairs = zip(text, rows[column], rows["value"], strict=True)
         cells += [[name, what, percent(float(accuracy)), number(float(value))] for what, accuracy, value in pairs]
     title = f"{sentence_case(str(first['title']))}, at equal accuracy"
-    layout = {"xaxis": {"title": {"text": "accuracy on test images"}, "tickformat": ".0%"}}
+    layout = {"xaxis": {"title": {"text": "accuracy on test images"}, "tickformat": ".2~%"}}
     return figure(
         traces, layout, title=title, unit=str(first["unit"]), note=_direction(first["higher_is_better"]),
         alt=f"{title}: one point per checkpoint.",

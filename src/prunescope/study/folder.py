@@ -26,21 +26,22 @@ _GROWING = ("recipes", "probes", "seeds", "controls")
 def open_folder(root: Path, plan: Plan) -> None:
     """Write config and plan into `root`, unless another study lives there.
 
-    The same study may grow (more seeds, recipes, probes, controls); what it has may not change.
+    The same study may grow (more seeds, recipes, probes, controls); what it has may not change, once anything of it is
+    computed: a first try that failed early leaves nothing to protect.
 
     Raises:
         PrunescopeError: the folder holds another study; the message names every key that differs.
     """
     old_file = root / "study.yaml"
-    if old_file.is_file():
+    if old_file.is_file() and any((root / "cells").glob("*/cell.json")):
         old = yaml.safe_load(old_file.read_text())
         different = differences(old, plan.study.as_mapping())
         if different:
             raise PrunescopeError(
                 f"{root} holds a study with another config; give another folder with --out, or undo these changes:\n"
-                + "\n".join(f"  {key}: {was!r} there, {now!r} here" for key, was, now in different)
+                + "\n".join(f"  {key}: {_say(was)} there, {_say(now)} here" for key, was, now in different)
             )
-    elif root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
+    elif root.exists() and any(root.iterdir()) and not old_file.is_file() and not (root / "cells").is_dir():
         raise PrunescopeError(f"{root} exists and is not a study folder; give another one with --out")
     root.mkdir(parents=True, exist_ok=True)
     write_atomic(old_file, yaml.safe_dump(plan.study.as_mapping(), sort_keys=False))
@@ -76,8 +77,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
             continue
         if key not in before and section in _GROWING and not _inside_old(key, before):
             continue
-        found.append((key, before.get(key, "(default)"), after.get(key, "(default)")))
+        found.append((key, before.get(key), after.get(key)))
     return found
+
+
+def _say(value: Any) -> str:
+    """Keys that are not written are defaults."""
+    return "default" if value is None else repr(value)
 
 
 def _by_name(study: Mapping[str, Any]) -> dict[str, Any]:
