@@ -174,10 +174,10 @@ def test_a_folder_of_another_config_is_refused_and_kept(prunescope: Any, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out" / "cells").iterdir()) == before
 
 
-def test_a_failed_cell_is_exit_code_one_and_in_the_report(prunescope: Any, tmp_path: Path) -> None:
+def test_a_failed_cell_is_exit_code_two_and_in_the_report(prunescope: Any, tmp_path: Path) -> None:
     recipes = [*STUDY["recipes"], {"name": "wild", "schedule": {"density": 0.5, "rounds": 1},
                                    "rewind": {"to": "none"}, "training": {"lr": 1e20}}]  # fmt: skip
     ran = prunescope(study={**STUDY, "recipes": recipes})
-    assert ran.code == 1
+    assert ran.code == 2
     assert "wild round 1 seed 0" in ran.err
     assert "wild round 1 seed 0" in (tmp_path / "out" / "report.html").read_text()

@@ -1,6 +1,7 @@
 """The command line: verbs, help and exit codes; no logic of its own.
 
-Exit codes: 0 done; 1 done, but some cells failed; 2 the input is wrong (one clear line on stderr); 130 stopped.
+Exit codes: 0 done; 2 the input is wrong, or cells failed (one clear line each on stderr; the other cells are done);
+130 stopped.
 """
 
 from __future__ import annotations

@@ -40,14 +40,13 @@ class Live:
     def on_event(self, event: Event) -> None:
         """Draw one event."""
         draw = {
-            "started": self._started, "progress": self._advance, "done": self._finish,
+            "found": self._found, "started": self._started, "progress": self._advance, "done": self._finish,
             "failed": self._fail, "skipped": self._end, "warning": self._warn,
         }  # fmt: skip
         draw[event.what](event)
 
-    def cached(self, count: int) -> None:
-        """Count the cells that were done before."""
-        self._done += count
+    def _found(self, event: Event) -> None:
+        self._done = round(event.at)
         self._progress.update(self._all, completed=self._done)
 
     def _started(self, event: Event) -> None:
@@ -64,15 +63,18 @@ class Live:
         self._end(event)
         if self._lines and event.folder in self._labels:
             self._console.print(
-                f"[{self._done}/{self._total}] {self._labels[event.folder]}", markup=False, highlight=False
+                f"[{self._done}/{self._total}] {self._labels[event.folder]}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
     def _fail(self, event: Event) -> None:
         self._end(event)
-        self._console.print(f"failed: {event.label}: {event.message}", style="red", markup=False)
+        self._console.print(f"failed: {event.label}: {event.message}", style="red", markup=False, soft_wrap=True)
 
     def _warn(self, event: Event) -> None:
-        self._console.print(f"warning: {event.message}", style="yellow", markup=False)
+        self._console.print(f"warning: {event.message}", style="yellow", markup=False, soft_wrap=True)
 
     def _end(self, event: Event) -> None:
         self._done += 1

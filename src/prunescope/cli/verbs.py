@@ -91,15 +91,24 @@ def _run(
         return
     open_folder(root, plan)
     workers = workers or max(1, (os.cpu_count() or 1) // study.execution.threads)
+    if not quiet:
+        console.print(
+            f"{study.name}: {len(plan.cells)} cells, {workers} at a time, into {root}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     try:
         with Live(console, plan, quiet=quiet) as live:
             outcome = execute(plan, root, workers=workers, on_event=live.on_event)
     except KeyboardInterrupt:
-        console.print(f"stopped; what was done is kept in {root}: run the same command to go on", style="yellow")
+        console.print(
+            f"stopped; what was done is kept in {root}: run the same command to go on", style="yellow", soft_wrap=True
+        )
         raise typer.Exit(130) from None
     page = build_report(root)
     summary(console, outcome, page)
-    raise typer.Exit(1 if outcome.failed else 0)
+    raise typer.Exit(2 if outcome.failed else 0)
 
 
 @app.command()

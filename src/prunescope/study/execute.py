@@ -32,9 +32,9 @@ from prunescope.study.work import Workshop
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, for progress bars: `started`, `progress`, `done`, `failed`, `skipped`, `warning`."""
+    """Something that happened, for progress bars. `found` comes first: so many cells (`at`) were done before."""
 
-    what: Literal["started", "progress", "done", "failed", "skipped", "warning"]
+    what: Literal["found", "started", "progress", "done", "failed", "skipped", "warning"]
     folder: str
     label: str = ""
     at: float = 0.0
@@ -73,6 +73,7 @@ def execute(plan: Plan, root: Path, *, workers: int = 1, on_event: Listener = la
         store.tidy()
         done = _intact(plan, store, on_event)
         outcome = Outcome(cached=sorted(done))
+        on_event(Event("found", "", at=len(done), total=len(plan.cells)))
         queue = Queue(plan, done)
         run = _run_here if workers == 1 else _run_in_processes
         run(plan.study, store, queue, outcome, on_event, workers)
@@ -170,7 +171,11 @@ def _settle(
 
 
 def _label(task: Sequence[Cell]) -> str:
-    return task[0].label if len(task) == 1 else f"{len(task)} probes: {task[0].label}"
+    """`late round 1 seed 0: performance, gradcam` for probes that share one pass."""
+    if len(task) == 1:
+        return task[0].label
+    probes, points = zip(*(cell.label.split(" of ", 1) for cell in task), strict=True)
+    return f"{points[0]}: {', '.join(probes)}"
 
 
 def _relay(messages: Any, on_event: Listener) -> None:
