@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from hostile_data import NAMES, SCRIPT
 from hostile_study import RECIPE, run
 
 from prunescope.core.errors import PrunescopeError
+from prunescope.report.answers import answers
 from prunescope.report.build import build_report
+from prunescope.report.glance import MARKS
+from prunescope.report.places import number
 from prunescope.report.safe import plotly, safe_json
 from prunescope.report.tables import TABLES
 from prunescope.study.results import results
@@ -142,6 +146,28 @@ def test_tables_hold_what_the_page_shows(finished: Path, page: Path) -> None:
     shares = pooled[pooled["distance"] == "agreement"]
     assert shares["high"].max() <= 1
     assert shares["low"].min() >= 0
+
+
+def test_the_digest_says_what_the_page_says(finished: Path, page: Path) -> None:
+    text = (page.parent / "summary.md").read_text()
+    for answer in answers(results(finished)):
+        assert f"## {html.escape(answer.recipe, quote=False)}: {answer.short}\n" in text
+    assert "<" not in text
+    pooled = pd.read_parquet(page.parent / "tables" / "pooled.parquet")
+    agreement = pooled[(pooled["role"] == "ticket") & (pooled["distance"] == "agreement")]
+    for _, rows in agreement.groupby("recipe", sort=False):
+        cells = [
+            f"{number(row.value)} {MARKS[row.verdict][0]} ({number(row.low)} to {number(row.high)})"
+            for row in rows.sort_values("density", ascending=False).itertuples()
+        ]
+        assert f"| Same decision | performance |  | {' | '.join(cells)} | " in text
+
+
+def test_tables_of_the_digest_are_whole(page: Path) -> None:
+    blocks = (page.parent / "summary.md").read_text().split("\n\n")
+    for block in blocks:
+        if block.startswith("|"):
+            assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
 
 
 Without = Callable[[Callable[[dict[str, Any]], bool]], Path]

@@ -15,8 +15,10 @@ from prunescope.report.charts import Figure, sentence_case
 from prunescope.report.chosen import CHOICES
 from prunescope.report.classes import by_class
 from prunescope.report.concepts import concept_tables
+from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
+from prunescope.report.glance import MARKS
 from prunescope.report.measures import headlines, measures
 from prunescope.report.places import percent, performance_key
 from prunescope.report.provenance import checkpoints, provenance
@@ -27,12 +29,9 @@ from prunescope.report.weights import layer_tables
 from prunescope.report.words import summary
 from prunescope.study.results import Results, results
 
-#: Marks and CSS classes of verdicts.
-_MARKS = {"within the floor": ("✓", "within"), "beyond the floor": ("✗", "beyond"), "undecided": ("?", "undecided")}
-
 
 def build_report(root: Path, out: Path | None = None) -> Path:
-    """Write `report.html` (or `out`) and, beside it, `tables/*.csv` and `*.parquet`; returns the page's path.
+    """Write `report.html` (or `out`); beside it `summary.md`, `tables/*.csv` and `*.parquet`. Returns the page's path.
 
     Raises:
         PrunescopeError: no study there, or nothing of it is done.
@@ -40,6 +39,7 @@ def build_report(root: Path, out: Path | None = None) -> Path:
     found = results(root)
     page = out or root / "report.html"
     write_tables(found, page.parent / "tables")
+    write_atomic(page.parent / "summary.md", digest(found))
     write_atomic(page, render(found))
     return page
 
@@ -51,7 +51,7 @@ def render(found: Results) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "sentence": sentence_case}
-    environment.globals["mark"] = lambda verdict: _MARKS.get(verdict, ("", "none"))
+    environment.globals["mark"] = lambda verdict: MARKS.get(verdict, ("", "none"))
     return environment.get_template("report.html.j2").render(**_content(found))
 
 

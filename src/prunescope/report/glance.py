@@ -18,6 +18,8 @@ Kind = Literal["accuracy", "decisions", "reasons"]
 #: Columns of the pooled table that make a cell.
 JUDGED = ["density", "value", "low", "high", "verdict"]
 BEYOND, WITHIN = "beyond the floor", "within the floor"
+#: {verdict: (its mark, its CSS class)}.
+MARKS = {WITHIN: ("✓", "within"), BEYOND: ("✗", "beyond"), "undecided": ("?", "undecided")}
 #: Largest class over smallest test class above which balanced accuracy is judged too.
 _UNEVEN = 2
 

@@ -1,0 +1,71 @@
+"""The report's words and verdicts as Markdown: for a pull request, a lab book, a diff."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator
+
+from prunescope.report.answers import Answer, answers
+from prunescope.report.charts import sentence_case
+from prunescope.report.glance import MARKS, Cell
+from prunescope.report.places import percent
+from prunescope.report.verdicts import Line, Verdicts, verdicts
+from prunescope.report.words import summary
+from prunescope.study.results import Results
+
+_LEGEND = (
+    "✓ within the range of other seeds, or better; ? worse, but not surely; ✗ worse than other seeds explain. "
+    "In brackets: 95 % intervals."
+)
+
+
+def digest(found: Results) -> str:
+    """Answers, sentences, and every verdict with its interval, as one Markdown text."""
+    lines = [f"# Does {_plain(found.study.name)} still decide for the same reasons?", ""]
+    for answer in answers(found):
+        lines += _answer(answer)
+    lines += ["## In numbers", "", *(f"- {_plain(told)}" for told in [*found.problems, *summary(found)]), ""]
+    for table in verdicts(found):
+        lines += _every_measure(table)
+    return "\n".join(lines)
+
+
+def _answer(answer: Answer) -> Iterator[str]:
+    yield from (f"## {_plain(answer.recipe)}: {answer.short}", "", _plain(answer.sentence), "")
+    if answer.lenses:
+        columns = [percent(cell.density) for cell in answer.lenses[0].cells]
+        rows = [
+            [f"{sentence_case(lens.subject)} ({lens.how})", *map(_cell, lens.cells), lens.floor or "–"]
+            for lens in answer.lenses
+        ]
+        yield from (*_table(["weights kept", *columns, "other seeds"], rows), "", _LEGEND, "")
+
+
+def _every_measure(table: Verdicts) -> Iterator[str]:
+    yield from (f"## Every measure, {_plain(table.recipe)}", "")
+    columns = ["measure", "of", "images", *map(percent, table.densities), "other seeds"]
+    rows = [[line.title, line.of, _images(line), *map(_cell, line.cells), line.floor or "–"] for line in table.lines]
+    yield from (*_table(columns, rows, text=3), "")
+
+
+def _images(line: Line) -> str:
+    return "both right" if line.subset == "both_right" else "" if line.only else "all"
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell.text} {MARKS.get(cell.verdict, ('',))[0]} ({cell.detail})"
+
+
+def _table(columns: list[str], rows: Iterable[list[str]], text: int = 1) -> Iterator[str]:
+    """The first `text` columns are words, the others numbers."""
+    yield f"| {' | '.join(map(_plain, columns))} |"
+    yield f"|{' --- |' * text}{' ---: |' * (len(columns) - text)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_plain, row))} |"
+
+
+def _plain(text: str) -> str:
+    """Text that no Markdown renderer takes for markup or a cell's end."""
+    return " ".join(html.escape(str(text), quote=False).replace("|", "\\|").split())
