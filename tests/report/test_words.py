@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from prunescope.report.answers import answer
+from prunescope.report.caveats import caveats
 from prunescope.report.glance import Cell, Kind, Lens, lenses
 from prunescope.report.words import summary
 from prunescope.study.results import results
 
-VERDICT = {"w": "within the floor", "b": "beyond the floor", "u": "undecided", "-": "no floor"}
+VERDICT = {"w": "within the floor", "b": "beyond the floor", "u": "undecided", "-": "no floor", "x": "no floor"}
 DENSITIES = (0.5, 0.2, 0.1)
 
 
 def lens(subject: str, verdicts: str, kind: Kind = "reasons") -> Lens:
-    """`wub`: within at 50 %, undecided at 20 %, beyond at 10 %."""
-    cells = tuple(Cell(d, "0.5", "", VERDICT[v]) for d, v in zip(DENSITIES, verdicts, strict=True))
+    """`wbx`: within at 50 %, beyond at 20 %, no value at 10 %."""
+    cells = tuple(Cell(d, "–" if v == "x" else "0.5", "", VERDICT[v]) for d, v in zip(DENSITIES, verdicts, strict=True))
     return Lens(kind, subject, "", "", "" if verdicts == "---" else "0.1 to 0.2", cells)
 
 
@@ -70,6 +73,23 @@ def test_not_settled() -> None:
     short, sentence = told("www", "wbu")
     assert short == "Not settled"
     assert "(first at 20 % of the weights), and lie beyond it at 20 %, though not below" in sentence
+
+
+def test_without_a_value_there_is_no_way_back() -> None:
+    assert told("www", "wbx")[0] == "Yes down to 50 % of the weights; no at 20 % and below"
+    short, sentence = told("www", "wwx", "www")
+    assert short == "Not settled"
+    assert "heat maps cannot be compared at every density" in sentence
+
+
+@pytest.mark.parametrize("share", [0.04, 0.06])
+def test_many_blank_maps_are_a_caveat(finished: Path, share: float) -> None:
+    found = results(finished)
+    recipe = found.study.recipes[0].name
+    tickets = (found.runs["role"] == "ticket") & (found.runs["recipe"] == recipe)
+    runs = found.runs.assign(**{"gradcam.blank.reference": np.where(tickets & (found.runs["round"] == 2), share, 0.0)})
+    told = caveats(replace(found, runs=runs))
+    assert ("6 % at 25 % of the weights" in " ".join(told).replace("\u00a0", " ")) == (share > 0.05)
 
 
 def test_nothing_to_judge() -> None:

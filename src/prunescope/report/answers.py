@@ -78,7 +78,11 @@ def _left_at(lens: Lens) -> float:
 
 def _unsettled(recipe: str, judged: Sequence[Lens], seen: Sequence[Lens]) -> Answer:
     """Nothing leaves the floor for good, but not everything stays inside it."""
-    places = [(lens, cell) for lens in judged for cell in lens.cells if cell.verdict != WITHIN]
+    places = [(lens, cell) for lens in judged for cell in lens.cells if cell.verdict != WITHIN and cell.known]
+    if not places:
+        gone = _list([lens for lens in judged if not lens.held])
+        told = f"Nothing leaves the noise floor, but {gone} cannot be compared at every density"
+        return Answer(recipe, "undecided", "Not settled", f"{told}; {_accuracy(seen)}.", tuple(seen))
     highest = max(cell.density for _, cell in places)
     beyond = sorted({cell.density for _, cell in places if cell.verdict == BEYOND}, reverse=True)
     open_ = list(dict.fromkeys(lens.subject for lens, _ in places))

@@ -11,6 +11,7 @@ import yaml
 from prunescope import __version__
 from prunescope.core.files import write_atomic
 from prunescope.report.answers import answers
+from prunescope.report.caveats import caveats
 from prunescope.report.charts import Figure, sentence_case
 from prunescope.report.chosen import CHOICES
 from prunescope.report.classes import by_class
@@ -62,7 +63,7 @@ def _content(found: Results) -> dict[str, Any]:
     columns, rows = checkpoints(found)
     return {
         "name": found.study.name, "version": __version__,
-        "answers": answers(found), "summary": summary(found), "problems": found.problems,
+        "answers": answers(found), "summary": summary(found), "problems": caveats(found),
         "figures": charts, "data": safe_json(charts), **_choosers(found, charts), "verdicts": verdicts(found),
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),

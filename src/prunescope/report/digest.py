@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Iterator
 
 from prunescope.report.answers import Answer, answers
+from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
 from prunescope.report.glance import MARKS, Cell
 from prunescope.report.places import percent
@@ -24,7 +25,9 @@ def digest(found: Results) -> str:
     lines = [f"# Does {_plain(found.study.name)} still decide for the same reasons?", ""]
     for answer in answers(found):
         lines += _answer(answer)
-    lines += ["## In numbers", "", *(f"- {_plain(told)}" for told in [*found.problems, *summary(found)]), ""]
+    for title, told in (("What to keep in mind", caveats(found)), ("In numbers", summary(found))):
+        if told:
+            lines += [f"## {title}", "", *(f"- {_plain(sentence)}" for sentence in told), ""]
     for table in verdicts(found):
         lines += _every_measure(table)
     return "\n".join(lines)
@@ -53,8 +56,8 @@ def _images(line: Line) -> str:
 
 
 def _cell(cell: Cell | None) -> str:
-    if cell is None:
-        return ""
+    if cell is None or not cell.known:
+        return "–"
     return f"{cell.text} {MARKS.get(cell.verdict, ('',))[0]} ({cell.detail})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,7 @@ JUDGED = ["density", "value", "low", "high", "verdict"]
 BEYOND, WITHIN = "beyond the floor", "within the floor"
 #: {verdict: (its mark, its CSS class)}.
 MARKS = {WITHIN: ("✓", "within"), BEYOND: ("✗", "beyond"), "undecided": ("?", "undecided")}
+_NOTHING = number(math.nan)
 #: Largest class over smallest test class above which balanced accuracy is judged too.
 _UNEVEN = 2
 
@@ -32,6 +34,11 @@ class Cell:
     text: str
     detail: str
     verdict: str
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value: where every map is blank there is none."""
+        return self.text != _NOTHING
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,9 @@ class Lens:
 
     @property
     def left(self) -> float | None:
-        """The density from which on this and every lower one lie beyond the floor."""
-        return change_point([c.density for c in self.cells], [c.verdict == BEYOND for c in self.cells])
+        """The density from which on this and every lower one with a value lie beyond the floor."""
+        known = [cell for cell in self.cells if cell.known]
+        return change_point([c.density for c in known], [c.verdict == BEYOND for c in known])
 
     @property
     def held(self) -> bool:

@@ -83,7 +83,7 @@ def _controls(found: Results, column: str) -> list[str]:
         ticket = tickets[tickets["round"] == place][column]
         text = f"Control at {percent(density)} ({ROLES[role]}): accuracy {percent(last[column].mean())}"
         text += f", the ticket's is {percent(ticket.mean())}" if len(ticket) else ""
-        told.append(text + "".join(f"; {_drift(found, item, recipe, role, place)}" for item in _maps(found)) + ".")
+        told.append(text + "".join(_drift(found, item, recipe, role, place) for item in _maps(found)) + ".")
     return told
 
 
@@ -95,8 +95,10 @@ def _drift(found: Results, item: Measure, recipe: str, role: str, place: int) ->
     chosen = rows(found.pooled, item)
     chosen = chosen[(chosen["recipe"] == recipe) & (chosen["round"] == place)].set_index("role")
     values = [float(chosen["value"].get(name, np.nan)) for name in (role, "ticket")]
+    if not np.isfinite(values).all():
+        return ""  # blank maps on either side: nothing to compare
     title = chosen["title"].iloc[0] if len(chosen) else item.subject
-    return f"{title} with the dense network {number(values[0])}, the ticket's {number(values[1])}"
+    return f"; {title} with the dense network {number(values[0])}, the ticket's {number(values[1])}"
 
 
 def _tickets(runs: pd.DataFrame, recipe: str) -> pd.DataFrame:
