@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from prunescope.pruning.scoring import Criterion as Criterion
     from prunescope.pruning.scoring import criterion as criterion
     from prunescope.pruning.scoring import cut as cut
+    from prunescope.pruning.summary import layer_table as layer_table
     from prunescope.report.build import build_report as build_report
     from prunescope.study.drift import drift as drift
 
@@ -51,7 +52,7 @@ _HOMES = {
     "probe": "probes.base", "gradcam_maps": "probes.gradcam",
     "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
-    "cut": "pruning.scoring", "build_report": "report.build", "drift": "study.drift",
+    "cut": "pruning.scoring", "layer_table": "pruning.summary", "build_report": "report.build", "drift": "study.drift",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]
