@@ -34,12 +34,14 @@ class Criterion(ABC):
         summary: one line for `prunescope list criteria`.
         needs_data: whether `batches` is used.
         needs_seed: whether `seed` is used; then every round and seed gets its own.
+        iterations: geometric steps of a cut, with new scores after each; a field, in criteria that offer it.
     """
 
     name: ClassVar[str] = "unregistered"
     summary: ClassVar[str] = ""
     needs_data: ClassVar[bool] = False
     needs_seed: ClassVar[bool] = False
+    iterations = 1
 
     @abstractmethod
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
@@ -92,11 +94,23 @@ def cut(
         raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:
         raise PrunescopeError(f"criterion {by.name!r} needs training data: pass `batches`")
-    with untouched(model):
-        scores = by.score(model, mask, batches=batches, seed=seed)
+    for density in _path(mask.density, keep, by.iterations):
+        with untouched(model):
+            mask.apply_(model)
+            scores = by.score(model, mask, batches=batches, seed=seed)
+        mask = _keep(scores, mask, density, scope)
+    return mask
+
+
+def _path(start: float, end: float, steps: int) -> list[float]:
+    """Densities of so many geometric steps, the last one exactly `end`."""
+    return [*(start * (end / start) ** (step / steps) for step in range(1, steps)), end]
+
+
+def _keep(scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
     if scope == "global":
-        return keep_top(scores, mask, round(keep * mask.total))
+        return keep_top(scores, mask, round(density * mask.total))
     parts: dict[str, Tensor] = {}
     for name, kept in mask.items():
-        parts |= keep_top(scores, Mask({name: kept}), min(round(keep * kept.numel()), int(kept.sum())))
+        parts |= keep_top(scores, Mask({name: kept}), min(round(density * kept.numel()), int(kept.sum())))
     return Mask(parts)

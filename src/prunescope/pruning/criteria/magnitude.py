@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from prunescope.core.mask import Mask
@@ -22,3 +23,28 @@ class Magnitude(Criterion):
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         parameters = dict(model.named_parameters())
         return {name: parameters[name].detach().abs() for name in mask}
+
+
+@criteria.register("lamp")
+@dataclass(frozen=True)
+class Lamp(Criterion):
+    """w^2 over the sum of w'^2 of all kept weights w' of the layer that are no smaller (Lee et al. 2021, eq. 3): the
+    share of the layer that goes when everything smaller has gone. Made for scope `global`: in one layer it ranks as
+    magnitude does. The last weight of a layer scores 1, so that no layer is cut away before every layer is down to one.
+    """
+
+    summary: ClassVar[str] = "layer-adaptive magnitude (Lee et al. 2021)"
+
+    def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
+        parameters = dict(model.named_parameters())
+        return {name: _lamp(parameters[name].detach(), kept) for name, kept in mask.items()}
+
+
+def _lamp(weight: Tensor, kept: Tensor) -> Tensor:
+    squares = (weight.double() * kept.to(weight.device)).square().flatten()
+    # Falling, and stable: of equal weights the first in position is the larger one, as in the cut.
+    order = torch.sort(squares, descending=True, stable=True).indices
+    sums = squares[order].cumsum(0)
+    scores = torch.zeros_like(squares)
+    scores[order] = squares[order] / sums.clamp_min(torch.finfo(sums.dtype).tiny)
+    return scores.view_as(weight)

@@ -1,0 +1,96 @@
+"""First order in the loss: what its gradient says of a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.mask import Mask
+from prunescope.pruning.gradients import gradients, live_weights, loss_of, mean_gradients, some
+from prunescope.pruning.scoring import Batches, Criterion, criteria
+
+
+@criteria.register("snip")
+@dataclass(frozen=True)
+class Snip(Criterion):
+    """|w dL/dw|, L the mean loss: how much the loss feels that the weight is there (Lee et al. 2019, eq. 6).
+
+    Attributes:
+        n_batches: of training images to read; 0 is all.
+        iterations: cuts on the way, scored anew each time; about 100 is iterative SNIP (de Jorge et al. 2021).
+    """
+
+    n_batches: int = 10
+    iterations: int = 1
+    summary: ClassVar[str] = "|weight x gradient| of the mean loss (Lee et al. 2019)"
+    needs_data: ClassVar[bool] = True
+
+    def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
+        weights = live_weights(model, mask)
+        mean = mean_gradients(model, weights, some(batches, self.n_batches))
+        return {name: (weight.detach() * mean[name]).abs() for name, weight in weights.items()}
+
+
+@criteria.register("taylor")
+@dataclass(frozen=True)
+class Taylor(Criterion):
+    """Mean over batches of (w dL/dw)^2, L the batch's loss: squared change of the loss when the weight is set to zero,
+    to first order (Molchanov et al. 2019, eq. 8).
+
+    Attributes:
+        n_batches: of training images to read; 0 is all.
+    """
+
+    n_batches: int = 10
+    summary: ClassVar[str] = "(weight x gradient)^2, mean over batches (Molchanov et al. 2019)"
+    needs_data: ClassVar[bool] = True
+
+    def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
+        weights = live_weights(model, mask)
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        for x, y in some(batches, self.n_batches):
+            with torch.enable_grad():
+                loss = loss_of(model, x, y)
+            for name, gradient in gradients(loss, weights).items():
+                total[name] += (gradient * weights[name].detach()).square() * len(y)
+        return total  # not divided by the images: the same for all
+
+
+@criteria.register("grasp")
+@dataclass(frozen=True)
+class Grasp(Criterion):
+    """w (Hg), g the gradient and H the Hessian of the mean loss: weights stay whose removal would slow training most
+    (Wang et al. 2020, eq. 8; its score -w Hg is lowest for them).
+
+    Attributes:
+        n_batches: of training images to read, twice; 0 is all.
+        temperature: divides the logits (200 in the paper's code), so that no image is learnt already.
+    """
+
+    n_batches: int = 10
+    temperature: float = 200.0
+    summary: ClassVar[str] = "weight x Hessian x gradient: keeps the gradient's flow (Wang et al. 2020)"
+    needs_data: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise PrunescopeError(f"temperature must be above 0, got {self.temperature}")
+
+    def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
+        weights = live_weights(model, mask)
+        mean = mean_gradients(model, weights, some(batches, self.n_batches), temperature=self.temperature)
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        seen = 0
+        for x, y in some(batches, self.n_batches):
+            with torch.enable_grad():
+                own = gradients(loss_of(model, x, y, temperature=self.temperature), weights, graph=True)
+                along = torch.stack([(own[name] * mean[name]).sum() for name in weights]).sum()
+            for name, product in gradients(along, weights).items():
+                total[name] += product * len(y)
+            seen += len(y)
+        return {name: weight.detach() * total[name] / seen for name, weight in weights.items()}

@@ -1,0 +1,89 @@
+"""Gradients of the training loss with respect to the weights that may be pruned, for the criteria that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.mask import Mask
+from prunescope.engine.sweep import logits_of
+from prunescope.pruning.scoring import Batches
+
+#: Numbers that per-image gradients may take at once (1 GiB of float32).
+_BUDGET = 2**28
+
+
+def some(batches: Batches | None, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first `limit` batches, all when it is 0.
+
+    Raises:
+        PrunescopeError: there are none.
+    """
+    found = iter(()) if batches is None else islice(batches(), limit or None)
+    first = next(found, None)
+    if first is None:
+        raise PrunescopeError("the criterion needs training data, and was given none")
+    yield first
+    yield from found
+
+
+def live_weights(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
+    """The parameters of `mask`, asking for gradients from now on. Only inside `untouched`, which undoes it."""
+    parameters = dict(model.named_parameters())
+    for name in mask:
+        parameters[name].requires_grad_(True)
+    return {name: parameters[name] for name in mask}
+
+
+def loss_of(model: nn.Module, x: Tensor, y: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Mean cross-entropy of the batch, logits divided by `temperature`."""
+    return F.cross_entropy(logits_of(model(x)) / temperature, y)
+
+
+def gradients(loss: Tensor, weights: Mapping[str, Tensor], *, graph: bool = False) -> dict[str, Tensor]:
+    """{name: d loss / d weight}; zeros for weights that the loss does not see."""
+    with torch.enable_grad():
+        found = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, materialize_grads=True)
+    return dict(zip(weights, found, strict=True))
+
+
+def mean_gradients(
+    model: nn.Module, weights: Mapping[str, Tensor], data: Iterator[tuple[Tensor, Tensor]], *, temperature: float = 1.0
+) -> dict[str, Tensor]:
+    """{name: gradient of the mean loss over all images of `data`}."""
+    total, seen = {name: torch.zeros_like(weight) for name, weight in weights.items()}, 0
+    for x, y in data:
+        with torch.enable_grad():
+            loss = loss_of(model, x, y, temperature=temperature)
+        for name, gradient in gradients(loss, weights).items():
+            total[name] += gradient * len(y)
+        seen += len(y)
+    return {name: gradient / seen for name, gradient in total.items()}
+
+
+def image_gradients(
+    model: nn.Module, weights: Mapping[str, Tensor], data: Iterator[tuple[Tensor, Tensor]]
+) -> Iterator[dict[str, Tensor]]:
+    """Chunks of {name: gradient of every image's own loss, (images, *weight's shape)}.
+
+    One vectorised backward pass a chunk. Chunks are as large as fits into 1 GiB.
+    """
+    frozen = {name: p.detach() for name, p in model.named_parameters() if name not in weights}
+    chunk = max(1, _BUDGET // max(1, sum(weight.numel() for weight in weights.values())))
+
+    def loss(own: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        logits = torch.func.functional_call(model, {**frozen, **own}, (x[None],))
+        return F.cross_entropy(logits_of(logits), y[None])
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    values = {name: weight.detach() for name, weight in weights.items()}
+    for x, y in data:
+        for xs, ys in zip(x.split(chunk), y.split(chunk), strict=True):
+            with torch.enable_grad():
+                found = each(values, xs, ys)
+            yield {name: gradient.detach() for name, gradient in found.items()}
