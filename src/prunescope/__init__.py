@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prunescope.probes.base import measure as measure
     from prunescope.probes.base import probe as probe
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
+    from prunescope.pruning.granularity import granularity as granularity
     from prunescope.pruning.loop import rounds as rounds
     from prunescope.pruning.recipe import Recipe as Recipe
     from prunescope.pruning.schedule import Rewind as Rewind
@@ -50,7 +51,8 @@ _HOMES = {
     "effective_density": "models.density", "prunable": "models.layers", "load_weights": "models.weights",
     "read_weights": "models.weights", "build_model": "models.zoo", "Probe": "probes.base", "measure": "probes.base",
     "probe": "probes.base", "gradcam_maps": "probes.gradcam",
-    "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
+    "granularity": "pruning.granularity", "rounds": "pruning.loop",
+    "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
     "cut": "pruning.scoring", "layer_table": "pruning.summary", "build_report": "report.build", "drift": "study.drift",
 }  # fmt: skip

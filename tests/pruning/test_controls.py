@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 from tiny_nets import PRUNABLE, noise, same, state, tiny_net
+from torch import nn
 
 from prunescope.core.mask import Mask
 from prunescope.engine.train import fit
@@ -29,16 +30,16 @@ def ticket(seed: int = 0, keep: float = 0.2) -> Mask:
 @settings(max_examples=40, deadline=None)
 def test_a_random_mask_has_the_tickets_count_in_every_tensor(net: int, keep: float, seed: int) -> None:
     mask = ticket(net, keep)
-    control = shuffled(mask, seed)
+    control = shuffled(nn.Module(), mask, seed)
     assert list(control) == list(mask)
     assert {n: int(kept.sum()) for n, kept in control.items()} == {n: int(kept.sum()) for n, kept in mask.items()}
     assert {n: kept.shape for n, kept in control.items()} == {n: kept.shape for n, kept in mask.items()}
-    assert control == shuffled(mask, seed)
+    assert control == shuffled(nn.Module(), mask, seed)
 
 
 def test_a_random_mask_overlaps_the_ticket_as_chance_would() -> None:
     mask = ticket()
-    overlap = [(shuffled(mask, seed) & mask).kept for seed in range(40)]
+    overlap = [(shuffled(nn.Module(), mask, seed) & mask).kept for seed in range(40)]
     laws = [hypergeom(kept.numel(), int(kept.sum()), int(kept.sum())) for kept in mask.values()]
     mean, deviation = sum(law.mean() for law in laws), sum(law.var() for law in laws) ** 0.5
     assert abs(sum(overlap) / 40 - mean) < 4 * deviation / 40**0.5
@@ -47,7 +48,7 @@ def test_a_random_mask_overlaps_the_ticket_as_chance_would() -> None:
 
 def test_every_place_is_equally_likely() -> None:
     mask = Mask({"w": torch.arange(10) < 3})
-    counts = sum(shuffled(mask, seed)["w"].int() for seed in range(1000))
+    counts = sum(shuffled(nn.Module(), mask, seed)["w"].int() for seed in range(1000))
     assert isinstance(counts, torch.Tensor)
     # Binomial(1000, 0.3): standard deviation 14.5.
     assert float((counts - 300).abs().max()) < 5 * 14.5
@@ -67,7 +68,7 @@ RECIPE = Recipe("late", rewind=Rewind("late", "2it"))
 def test_random_and_dense_controls_start_where_the_ticket_does(kind: str) -> None:
     split, net, late = noise(), tiny_net(3), tiny_net()
     fit(late, split, TRAINING, seed=0, stop=2, device="cpu")
-    mask = shuffled(ticket(), 1) if kind == "random" else uncut(ticket())
+    mask = shuffled(nn.Module(), ticket(), 1) if kind == "random" else uncut(ticket())
     retrain(net, mask, RECIPE, split, TRAINING, rewind_weights=state(late), order=1, seed=0, stop=2, device="cpu")
     mask.apply_(late)
     assert same(state(net), state(late))

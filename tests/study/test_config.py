@@ -11,6 +11,7 @@ from samples import tiny
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.study.config import read_study
+from prunescope.study.plan import make_plan
 from prunescope.study.study import Controls, Study
 
 ROOT = Path(__file__).parent.parent.parent
@@ -131,3 +132,21 @@ def test_ways_to_give_controls(given: Any, kinds: tuple[str, ...]) -> None:
 def test_performance_is_always_measured() -> None:
     study: Study = read_study(tiny(probes=["gradcam"]))
     assert list(study.probes) == ["performance", "gradcam"]
+
+
+@pytest.mark.parametrize("spec", ["filter", {"name": "block", "rows": 2, "columns": 2}])
+def test_granularity_is_read_written_and_part_of_a_cut_s_key(spec: Any) -> None:
+    recipe = {**tiny()["recipes"][0], "granularity": spec}
+    study = read_study(tiny(recipes=[recipe]))
+    assert study.recipes[0].granularity.name in ("filter", "block")
+    assert read_study(study.as_mapping()) == study
+    keys, before = (
+        {cell.key for cell in make_plan(item).cells.values() if cell.kind == "prune"}
+        for item in (study, read_study(tiny()))
+    )
+    assert not keys & before
+
+
+def test_a_granularity_that_cannot_reach_the_densities_is_refused() -> None:
+    with pytest.raises(PrunescopeError, match=r"recipes\[0\].*density: 0.5, kind: one-shot"):
+        read_study(tiny(recipes=[{**tiny()["recipes"][0], "granularity": "n:m"}]))

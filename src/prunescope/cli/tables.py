@@ -83,9 +83,10 @@ def _registries() -> dict[str, Mapping[str, Any]]:
     from prunescope.data.sources import sources
     from prunescope.models.zoo import models
     from prunescope.probes.base import probes
+    from prunescope.pruning.granularity import granularities
     from prunescope.pruning.scoring import criteria
 
-    return {"criteria": criteria, "probes": probes, "models": models, "data": sources}
+    return {"criteria": criteria, "granularities": granularities, "probes": probes, "models": models, "data": sources}
 
 
 def _options(part: Any) -> str:

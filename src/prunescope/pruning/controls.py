@@ -5,7 +5,7 @@ one retraining and not a second run, and its density is the ticket's in every la
 
 | control     | mask                | starts from            | made with                                            |
 | ----------- | ------------------- | ---------------------- | ---------------------------------------------------- |
-| random      | shuffled per tensor | where the ticket does  | `retrain(model, shuffled(ticket, seed), ...)`        |
+| random      | shuffled per tensor | where the ticket does  | `retrain(model, shuffled(model, ticket, seed), ...)` |
 | reinit      | the ticket's        | another initialisation | `retrain(model, ticket, ..., start=0)`, fresh weights |
 | dense       | nothing is cut      | where the ticket does  | `retrain(model, uncut(ticket), ...)`                 |
 | unretrained | the ticket's        | trained weights, cut   | `ticket.apply_(model)`                               |
@@ -18,20 +18,22 @@ nested: no weights pass from one to the next.
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from prunescope.core.mask import Mask
 from prunescope.core.seeds import torch_generator
+from prunescope.pruning.granularity import Granularity, Weights
+
+_WEIGHTS = Weights()
 
 
-def shuffled(mask: Mask, seed: int) -> Mask:
-    """A mask with the same count in every tensor, at random places: what a ticket's structure is worth."""
-    generator = torch_generator(seed, "shuffled mask")
-    return Mask(
-        {
-            name: kept.flatten()[torch.randperm(kept.numel(), generator=generator)].view_as(kept)
-            for name, kept in mask.items()
-        }
-    )
+def shuffled(model: nn.Module, mask: Mask, seed: int, granularity: Granularity = _WEIGHTS) -> Mask:
+    """A mask with as many units in every tensor, at random places: what a ticket's structure is worth.
+
+    Args:
+        model: whose layers the mask is of; its weights do not matter.
+    """
+    return granularity.redraw(model, mask, torch_generator(seed, "shuffled mask"))
 
 
 def uncut(mask: Mask) -> Mask:

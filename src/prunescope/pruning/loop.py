@@ -17,13 +17,19 @@ from prunescope.engine.train import History, StepState, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.layers import prunable
+from prunescope.pruning.granularity import Granularity
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scoring import Batches, cut
 
 
 def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
     """The mask before the first round: everything that the recipe may prune is kept."""
-    return Mask.dense(model, prunable(model, ignore=recipe.ignore))
+    return whole_mask(model, recipe.granularity, recipe.ignore)
+
+
+def whole_mask(model: nn.Module, granularity: Granularity, ignore: Sequence[str] = ()) -> Mask:
+    """Everything kept, over the parameters that may be cut at this granularity."""
+    return Mask.dense(model, prunable(model, ignore=(*ignore, *granularity.spares(model))))
 
 
 def criterion_batches(split: Split, training: Training, seed: int, device: torch.device | str = "cpu") -> Batches:
@@ -42,7 +48,9 @@ def cut_round(
     """The next mask, by the weights that are in `model` (the end of the previous training), which stays as it is."""
     by = recipe.criterion
     batches = criterion_batches(split, training, seed, device) if by.needs_data else None
-    return cut(model, mask, by, keep=density, scope=recipe.scope, batches=batches, seed=seed)
+    return cut(
+        model, mask, by, keep=density, scope=recipe.scope, granularity=recipe.granularity, batches=batches, seed=seed
+    )
 
 
 def retrain(

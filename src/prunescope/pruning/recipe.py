@@ -8,8 +8,9 @@ from typing import ClassVar
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
+from prunescope.pruning.granularity import SCOPES, Granularity, Scope, Weights
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scoring import SCOPES, Criterion, Scope
+from prunescope.pruning.scoring import Criterion
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Recipe:
     Attributes:
         name: for people, and in the report's legends.
         scope: `global`: all weights compete; `layer`: every layer is cut to the same density.
+        granularity: what is cut at once: weights, filters ...; densities are shares of these.
         training: how each round retrains; None: as the dense network was trained.
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.
     """
@@ -32,6 +34,7 @@ class Recipe:
     rewind: Rewind = field(default_factory=Rewind)
     training: Training | None = None
     ignore: tuple[str, ...] = ()
+    granularity: Granularity = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -42,6 +45,11 @@ class Recipe:
             )
         if self.scope not in SCOPES:
             raise choices("scope", self.scope, SCOPES)
+        if not isinstance(self.granularity, Granularity):
+            raise PrunescopeError(
+                f"granularity must be a Granularity, as granularity('filter') is; got {self.granularity!r}"
+            )
+        self.granularity.check(self.schedule.densities())
         if isinstance(self.ignore, str):
             raise PrunescopeError(f"ignore must be a list of names, got the text {self.ignore!r}")
         object.__setattr__(self, "ignore", tuple(self.ignore))

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from prunescope.core.configure import configure
 from prunescope.core.errors import PrunescopeError, choices
-from prunescope.core.mask import Mask, keep_top
+from prunescope.core.mask import Mask
 from prunescope.core.registry import Registry
 from prunescope.engine.untouched import untouched
+from prunescope.pruning.granularity import SCOPES, Granularity, Scope, Weights
 
 #: Yields (normalised images, labels) of the training split, as often as it is called, the same batches each time.
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
-#: Where scores compete: over all weights, or within each tensor.
-Scope = Literal["global", "layer"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+_WEIGHTS = Weights()
 
 #: Criteria by name. Register a frozen dataclass that subclasses `Criterion`.
 criteria: Registry[type[Criterion]] = Registry(
@@ -64,6 +63,7 @@ def cut(
     *,
     keep: float,
     scope: Scope = "global",
+    granularity: Granularity = _WEIGHTS,
     batches: Batches | None = None,
     seed: int = 0,
 ) -> Mask:
@@ -76,6 +76,7 @@ def cut(
 
     Args:
         keep: density to reach, in [0, 1].
+        granularity: what is cut at once; the share is then of filters, kernels ..., by their weights' scores.
         batches: training data, for criteria that need it.
         seed: for criteria that draw; use another one each round.
 
@@ -94,23 +95,14 @@ def cut(
         raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:
         raise PrunescopeError(f"criterion {by.name!r} needs training data: pass `batches`")
-    for density in _path(mask.density, keep, by.iterations):
+    for density in _path(granularity.density(model, mask), keep, by.iterations):
         with untouched(model):
             mask.apply_(model)
             scores = by.score(model, mask, batches=batches, seed=seed)
-        mask = _keep(scores, mask, density, scope)
+        mask = granularity.keep(model, scores, mask, density, scope)
     return mask
 
 
 def _path(start: float, end: float, steps: int) -> list[float]:
     """Densities of so many geometric steps, the last one exactly `end`."""
     return [*(start * (end / start) ** (step / steps) for step in range(1, steps)), end]
-
-
-def _keep(scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
-    if scope == "global":
-        return keep_top(scores, mask, round(density * mask.total))
-    parts: dict[str, Tensor] = {}
-    for name, kept in mask.items():
-        parts |= keep_top(scores, Mask({name: kept}), min(round(density * kept.numel()), int(kept.sum())))
-    return Mask(parts)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from prunescope.report.answers import Answer, answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
-from prunescope.report.glance import MARKS, Cell
+from prunescope.report.glance import MARKS, NOTHING, Cell
 from prunescope.report.places import percent
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
@@ -57,8 +57,9 @@ def _images(line: Line) -> str:
 
 def _cell(cell: Cell | None) -> str:
     if cell is None or not cell.known:
-        return "–"
-    return f"{cell.text} {MARKS.get(cell.verdict, ('',))[0]} ({cell.detail})"
+        return NOTHING
+    mark = MARKS.get(cell.verdict, ("",))[0]
+    return " ".join(filter(None, (cell.text, mark, "" if NOTHING in cell.detail else f"({cell.detail})")))
 
 
 def _table(columns: list[str], rows: Iterable[list[str]], text: int = 1) -> Iterator[str]:

@@ -21,7 +21,8 @@ JUDGED = ["density", "value", "low", "high", "verdict"]
 BEYOND, WITHIN = "beyond the floor", "within the floor"
 #: {verdict: (its mark, its CSS class)}.
 MARKS = {WITHIN: ("✓", "within"), BEYOND: ("✗", "beyond"), "undecided": ("?", "undecided")}
-_NOTHING = number(math.nan)
+#: What stands for a number that there is none of.
+NOTHING = number(math.nan)
 #: Largest class over smallest test class above which balanced accuracy is judged too.
 _UNEVEN = 2
 
@@ -38,7 +39,7 @@ class Cell:
     @property
     def known(self) -> bool:
         """Whether there is a value: where every map is blank there is none."""
-        return self.text != _NOTHING
+        return self.text != NOTHING
 
 
 @dataclass(frozen=True)

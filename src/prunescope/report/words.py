@@ -43,7 +43,7 @@ def _recipe(recipe: Recipe) -> str:
     rounds = _count(len(densities), "round")
     return (
         f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({recipe.scope}) to {percent(densities[-1])} of the "
-        f"weights in {rounds}, after each {weights} and retrained."
+        f"{recipe.granularity.plural} in {rounds}, after each {weights} and retrained."
     )
 
 
@@ -58,14 +58,14 @@ def _step(at: str) -> str:
 
 def _accuracy(found: Results, column: str) -> list[str]:
     dense = found.runs[found.runs["role"] == "dense"][column].to_numpy()
-    told = []
+    told, units = [], {recipe.name: recipe.granularity.plural for recipe in found.study.recipes}
     if len(dense):
         spread = f", {percent(dense.min())} to {percent(dense.max())} over seeds" if len(dense) > 1 else ""
         told.append(f"Dense accuracy: {percent(dense.mean())}{spread}.")
     for recipe in recipes_done(found):
         means = _tickets(found.runs, recipe).groupby("target")[column].mean().sort_index(ascending=False)
         best, last = float(means.index[int(means.argmax())]), float(means.index[-1])
-        text = f"Tickets of {recipe}: {percent(means.iloc[-1])} at {percent(last)} of the weights"
+        text = f"Tickets of {recipe}: {percent(means.iloc[-1])} at {percent(last)} of the {units[recipe]}"
         told.append(text + (f", at best {percent(means.max())} at {percent(best)}." if best != last else "."))
     return told
 

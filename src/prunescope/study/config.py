@@ -13,6 +13,7 @@ from prunescope.core.configure import configure, named, split_spec
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.training import Training
 from prunescope.probes.base import Probe, probes
+from prunescope.pruning.granularity import granularities
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scoring import criteria
 from prunescope.study.study import Controls, Execution, Seeds, Study
@@ -160,6 +161,8 @@ def _recipe(spec: object, dense: Training, where: str) -> Recipe:
     options = dict(spec)
     if "criterion" in options:
         options["criterion"] = named(criteria, options["criterion"], f"{where}.criterion")
+    if "granularity" in options:
+        options["granularity"] = named(granularities, options["granularity"], f"{where}.granularity")
     changed = options.pop("training", None)
     recipe = configure(Recipe, options, where)
     try:

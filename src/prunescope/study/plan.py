@@ -13,6 +13,7 @@ from typing import Any, Literal
 from prunescope.core.configure import canonical
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.files import sha256
+from prunescope.pruning.granularity import Weights
 from prunescope.pruning.recipe import Recipe
 from prunescope.study.study import Study
 
@@ -159,12 +160,17 @@ class _Builder:
         params: dict[str, Any] = {
             "criterion": canonical(recipe.criterion), "scope": recipe.scope, "density": round(density, 12),
         }  # fmt: skip
+        params |= self.units(recipe)
         if recipe.ignore:
             params["ignore"] = list(recipe.ignore)
         if type(recipe.criterion).needs_data or type(recipe.criterion).needs_seed:
             params["seed"] = [seed, number]
         label = f"cut to {density:.1%} seed {seed}"
         return self.plan.add(Cell("prune", params, {"previous": previous, "data": self.data}, label))
+
+    def units(self, recipe: Recipe) -> dict[str, Any]:
+        """What is cut at once; nothing for single weights, so that older keys hold."""
+        return {} if recipe.granularity == Weights() else {"granularity": canonical(recipe.granularity)}
 
     def retrain(self, recipe: Recipe, seed: int, number: int, cut: Cell, role: Role, times: int = 1) -> Cell:
         """Training under a mask, from where the recipe rewinds to; `times` as many epochs when it does not rewind."""
@@ -195,7 +201,9 @@ class _Builder:
                 yield "reinit", self.retrain(recipe, seed, step.number, step.cut, "reinit")
             else:
                 role: Role = "random" if kind == "random" else "dense-control"
-                params = {"control": kind} | ({"seed": [seed, step.number]} if kind == "random" else {})
+                params: dict[str, Any] = {"control": kind}
+                if kind == "random":
+                    params |= {"seed": [seed, step.number], **self.units(recipe)}
                 parents = {"ticket": step.cut, "previous": dense, "data": self.data}
                 cut = self.plan.add(Cell("prune", params, parents, f"{kind} mask at {step.density:.1%} seed {seed}"))
                 yield role, self.retrain(recipe, seed, step.number, cut, role, times)

@@ -31,11 +31,11 @@ from prunescope.engine.train import fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.density import effective_density
-from prunescope.models.layers import prunable
 from prunescope.models.zoo import build_model
 from prunescope.probes.base import measure, probes
 from prunescope.pruning.controls import shuffled
-from prunescope.pruning.loop import criterion_batches
+from prunescope.pruning.granularity import granularities
+from prunescope.pruning.loop import criterion_batches, whole_mask
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.scoring import criteria, cut
 from prunescope.study.plan import Cell
@@ -128,19 +128,23 @@ class Workshop:
 
     def _mask(self, cell: Cell, model: nn.Module, before: Mask | None, data: Dataset) -> Mask:
         params = cell.params
+        units = named(granularities, params.get("granularity", "weight"), "granularity")
         if "control" in params:
             ticket = self._checkpoint(cell.parents["ticket"]).mask
             assert ticket is not None
             if params["control"] == "random":
-                return shuffled(ticket, derive(params["seed"][0], "random mask", params["seed"][1]))
+                return shuffled(model, ticket, derive(params["seed"][0], "random mask", params["seed"][1]), units)
             return Mask.dense(model, list(ticket))
         if before is None:
-            before = Mask.dense(model, prunable(model, ignore=tuple(params.get("ignore", ()))))
+            before = whole_mask(model, units, params.get("ignore", ()))
         seed = derive(params["seed"][0], "criterion", params["seed"][1]) if "seed" in params else 0
         batches = criterion_batches(data.train, self.study.training, seed, self.device)
         criterion = named(criteria, params["criterion"], "criterion")
         model.to(self.device)
-        return cut(model, before, criterion, keep=params["density"], scope=params["scope"], batches=batches, seed=seed)
+        return cut(
+            model, before, criterion, keep=params["density"], scope=params["scope"], granularity=units,
+            batches=batches, seed=seed,
+        )  # fmt: skip
 
     def _retrain(self, cell: Cell, progress: Progress) -> None:
         data, params = self.data(cell.parents["data"]), cell.params

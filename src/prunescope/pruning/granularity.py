@@ -1,0 +1,142 @@
+"""Granularity: what is cut at once. Single weights, or units of weights that stay or go together."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.core.configure import configure
+from prunescope.core.errors import choices
+from prunescope.core.mask import Mask, keep_top
+from prunescope.core.registry import Registry
+
+#: Where scores compete: over all weights, or within each tensor.
+Scope = Literal["global", "layer"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+#: How the scores of a unit's weights become the unit's.
+Reduction = Literal["sum", "mean"]
+
+#: Granularities by name. Register a frozen dataclass that subclasses `Granularity`.
+granularities: Registry[type[Granularity]] = Registry(
+    "granularity", group="prunescope.granularities", package="prunescope.pruning.granularities"
+)
+
+
+class Granularity(ABC):
+    """One way to cut. Densities are shares of units: of weights, of filters, of blocks.
+
+    Class attributes:
+        summary: one line for `prunescope list granularities`.
+        plural: what the units are called.
+    """
+
+    name: ClassVar[str] = "unregistered"
+    summary: ClassVar[str] = ""
+    plural: ClassVar[str] = "weights"
+
+    @abstractmethod
+    def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
+        """The mask nested in `mask` that keeps a share `density` of all units, those with the highest scores."""
+
+    @abstractmethod
+    def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
+        """A mask with as many units in every tensor, at random places."""
+
+    def density(self, model: nn.Module, mask: Mask) -> float:
+        """Share of the units of which anything is kept."""
+        return mask.density
+
+    def spares(self, model: nn.Module) -> tuple[str, ...]:
+        """Modules that this granularity must not cut, though single weights of them could go."""
+        return ()
+
+    def check(self, densities: Sequence[float]) -> None:
+        """Refuse densities (after each round) that this granularity cannot reach; any, unless overridden."""
+        del densities
+
+
+def granularity(name: str, **options: Any) -> Granularity:
+    """A registered granularity with its options: `granularity("block", rows=4)`."""
+    return configure(granularities[name], options, f"granularity {name!r}")
+
+
+@granularities.register("weight")
+@dataclass(frozen=True)
+class Weights(Granularity):
+    """Every weight for itself."""
+
+    summary: ClassVar[str] = "single weights"
+
+    def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
+        return _keep(scores, mask, density, scope)
+
+    def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
+        return Mask({name: _permuted(kept.flatten(), generator).view_as(kept) for name, kept in mask.items()})
+
+
+@dataclass(frozen=True)
+class Units(Granularity):
+    """Units of weights within one tensor.
+
+    Attributes:
+        reduce: `sum` or `mean` of the scores of a unit's weights. Within a layer they rank alike; globally `mean` does
+            not favour layers with large units.
+    """
+
+    reduce: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        if self.reduce not in get_args(Reduction):
+            raise choices("reduction", self.reduce, get_args(Reduction))
+
+    @abstractmethod
+    def units(self, shape: torch.Size, groups: int) -> Tensor:
+        """Number (0 ... n - 1) of the unit of every weight of a tensor of this shape, int64 and broadcasting to it."""
+
+    def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
+        units, reduced = self._units(model, mask), {}
+        for name, kept in mask.items():
+            flat = units[name].flatten()
+            sizes = flat.bincount()
+            values = scores[name].detach().cpu().double().flatten().masked_fill(~kept.flatten(), 0.0)
+            total = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, flat, values)
+            reduced[name] = total / sizes if self.reduce == "mean" else total
+        chosen = _keep(reduced, _alive(units, mask), density, scope)
+        return Mask({name: chosen[name][units[name]] & kept for name, kept in mask.items()})
+
+    def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
+        units = self._units(model, mask)
+        return Mask({n: _permuted(live, generator)[units[n]] for n, live in _alive(units, mask).items()})
+
+    def density(self, model: nn.Module, mask: Mask) -> float:
+        return _alive(self._units(model, mask), mask).density
+
+    def _units(self, model: nn.Module, mask: Mask) -> dict[str, Tensor]:
+        """{parameter: unit of each of its weights}."""
+        groups = {name: getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1) for name in mask}
+        return {name: self.units(kept.shape, groups[name]).expand(kept.shape) for name, kept in mask.items()}
+
+
+def _keep(scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
+    """Of all units together, or of each tensor's; a tensor that already has fewer keeps what it has."""
+    if scope == "global":
+        return keep_top(scores, mask, round(density * mask.total))
+    parts: dict[str, Tensor] = {}
+    for name, kept in mask.items():
+        parts |= keep_top(scores, Mask({name: kept}), min(round(density * kept.numel()), int(kept.sum())))
+    return Mask(parts)
+
+
+def _alive(units: Mapping[str, Tensor], mask: Mask) -> Mask:
+    """{parameter: whether anything of each unit is kept}."""
+    return Mask({name: units[name].flatten().bincount(kept.flatten().double()) > 0 for name, kept in mask.items()})
+
+
+def _permuted(values: Tensor, generator: torch.Generator) -> Tensor:
+    return values[torch.randperm(len(values), generator=generator)]
