@@ -71,4 +71,5 @@ def test_twenty_kills_leave_the_same_bits(tmp_path: Path) -> None:
             kills += 1
         assert digests(root) == expected
         assert not list(root.rglob("*.tmp"))
+        assert not list((root / "scratch").iterdir())
     assert attempt < KILLS, "every kill came before anything was done"

@@ -92,6 +92,19 @@ def test_one_run_at_a_time(store: Store) -> None:
         pass
 
 
+def test_tidy_removes_half_written_files_and_states_of_cells_that_are_done(store: Store) -> None:
+    doing = Cell("train", {"seed": 1}, {"data": PARENT}, "dense seed 1")
+    store.scratch(CELL).write_bytes(b"killed between the rename and this file's removal")
+    store.scratch(doing).write_bytes(b"to go on from")
+    strays = [store.scratch(doing).with_name(".x.0.state.1234.tmp"), store.root / ".study.yaml.1234.tmp"]
+    for stray in strays:
+        stray.write_bytes(b"half")
+    store.tidy()
+    assert [path for path in (store.scratch(CELL), *strays) if path.exists()] == []
+    assert store.scratch(doing).is_file()
+    assert store.intact(CELL)
+
+
 def test_tidy_removes_half_written_folders_only(store: Store) -> None:
     (store.cells / ".train-abc.123.tmp").mkdir()
     store.tidy()

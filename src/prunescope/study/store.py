@@ -108,9 +108,16 @@ class Store:
         return {entry["cell"]: f"{entry['label']}: {entry['error']}" for entry in found}
 
     def tidy(self) -> None:
-        """Remove what a killed run left half-written. Only while holding the lock."""
+        """Remove what a killed run left half-written, and the training states of cells that were done just before the
+        kill. Only while holding the lock."""
         for stray in self.cells.glob(".*.tmp"):
             shutil.rmtree(stray, ignore_errors=True)
+        for place in (".", "scratch", "failed", "tables"):
+            for stray in (self.root / place).glob(".*.tmp"):
+                stray.unlink(missing_ok=True)
+        for state in (self.root / "scratch").glob("*.state"):
+            if self.has(state.name.split(".")[0]):
+                state.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
