@@ -15,6 +15,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+def test_the_pages_that_promise_examples_have_them() -> None:
+    for name in ("README.md", "docs/architecture.md", "docs/write-a-criterion.md", "docs/write-a-probe.md"):
+        assert BLOCK.search((ROOT / name).read_text()), name
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=lambda p: p.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
