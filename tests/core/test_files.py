@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from prunescope.core.files import atomic_file, atomic_folder, sha256, write_atomic
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.files import atomic_file, atomic_folder, read_text, sha256, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -38,3 +39,15 @@ def test_of_two_writers_the_first_wins(tmp_path: Path) -> None:
 def test_digest(tmp_path: Path) -> None:
     write_atomic(tmp_path / "x", b"abc")
     assert sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_text_is_read_whole_or_refused_by_name(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "x", "žluťoučký")
+    assert read_text(tmp_path / "x") == "žluťoučký"
+    (tmp_path / "x").write_bytes(b"ok so far \xff")
+    with pytest.raises(PrunescopeError, match=r"x is damaged: no UTF-8 \(invalid start byte at byte 10\)"):
+        read_text(tmp_path / "x")
+    with pytest.raises(PrunescopeError, match=r"cannot read .*gone: No such file"):
+        read_text(tmp_path / "gone")
+    with pytest.raises(PrunescopeError, match="cannot read"):
+        read_text(tmp_path)

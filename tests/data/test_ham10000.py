@@ -128,6 +128,12 @@ def test_a_wrong_table_is_named(root: Path) -> None:
         load_data(f"ham10000:{root}")
 
 
+def test_a_table_that_is_no_text_is_named(root: Path) -> None:
+    (root / "HAM10000_metadata.csv").write_bytes(b"\x1f\x8b\x08 still zipped")
+    with pytest.raises(PrunescopeError, match=r"HAM10000_metadata\.csv is damaged: no UTF-8"):
+        load_data({"name": "ham10000", "root": str(root)})
+
+
 def test_unknown_targets_are_refused(root: Path) -> None:
     with pytest.raises(PrunescopeError, match="target"):
         load_data({"name": "ham10000", "root": root, "target": "malign"})

@@ -90,6 +90,14 @@ def test_no_study_and_a_damaged_plan_are_named(tmp_path: Path) -> None:
     with pytest.raises(PrunescopeError, match="no study in"):
         read_folder(tmp_path)
     open_folder(tmp_path / "study", plan())
-    (tmp_path / "study" / "plan.json").write_text("{")
-    with pytest.raises(PrunescopeError, match="damaged"):
-        read_folder(tmp_path / "study")
+    for damage in (b"{", b"{}", b"\x81\xff"):
+        (tmp_path / "study" / "plan.json").write_bytes(damage)
+        with pytest.raises(PrunescopeError, match=r"plan\.json is damaged.*run the study again"):
+            read_folder(tmp_path / "study")
+
+
+@pytest.mark.parametrize("damage", [b"\x81\xff", b"[", b"- a list"])
+def test_a_damaged_config_of_a_begun_study_is_refused(tmp_path: Path, damage: bytes) -> None:
+    (begun(tmp_path / "study") / "study.yaml").write_bytes(damage)
+    with pytest.raises(PrunescopeError, match=r"study\.yaml is (damaged|not valid YAML)"):
+        open_folder(tmp_path / "study", plan())

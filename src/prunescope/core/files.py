@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prunescope.core.errors import PrunescopeError
+
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
@@ -18,6 +20,20 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def read_text(path: Path, *, encoding: str = "utf-8") -> str:
+    """The text of a file.
+
+    Raises:
+        PrunescopeError: it cannot be read, or is not text in this encoding; the message names it.
+    """
+    try:
+        return path.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        raise PrunescopeError(f"{path} is damaged: no UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise PrunescopeError(f"cannot read {path}: {error.strerror}") from None
 
 
 def fsync_folder(path: Path) -> None:

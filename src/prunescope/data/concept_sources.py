@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.files import read_text
 from prunescope.data.cache import Storage, load_images
 from prunescope.data.decode import Decoding
 from prunescope.data.listing import image_files, subfolders
@@ -28,11 +30,8 @@ def class_table(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], Te
     Raises:
         PrunescopeError: no such file, a class without column, another value, a concept named twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)] or [[]]
-    except OSError as error:
-        raise PrunescopeError(f"cannot read the concept table {path}: {error.strerror}") from error
+    text = io.StringIO(read_text(path, encoding="utf-8-sig"), newline="")
+    header, *rows = [row for row in csv.reader(text) if any(cell.strip() for cell in row)] or [[]]
     header = [cell.strip() for cell in header]
     for name in classes:
         if name not in header[1:]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError
+from prunescope.core.files import read_text
 from prunescope.data.decode import Array
 
 
@@ -126,6 +127,6 @@ def _readable(name: str) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrunescopeError(f"cub: cannot read {path}: {error}") from None
+        return read_text(path).splitlines()
+    except PrunescopeError as error:
+        raise PrunescopeError(f"cub: {error}") from None

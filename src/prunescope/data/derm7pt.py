@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.files import read_text
 from prunescope.data.cache import Storage, choose, load_images
 from prunescope.data.decode import Decoding
 from prunescope.data.sources import sources
@@ -157,20 +159,17 @@ def metadata(root: Path) -> list[dict[str, str]]:
     path = root / "meta" / "meta.csv"
     if not path.is_file():
         raise PrunescopeError(f"derm7pt: there is no {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        for column in _COLUMNS:
-            if column not in (reader.fieldnames or ()):
-                raise choices("column", column, reader.fieldnames or (), f"{path}: it is needed, but")
-        return [{key: row[key] if key == "derm" else row[key].strip().lower() for key in _COLUMNS} for row in reader]
+    reader = csv.DictReader(io.StringIO(read_text(path, encoding="utf-8-sig"), newline=""))
+    for column in _COLUMNS:
+        if column not in (reader.fieldnames or ()):
+            raise choices("column", column, reader.fieldnames or (), f"{path}: it is needed, but")
+    return [{key: row[key] if key == "derm" else row[key].strip().lower() for key in _COLUMNS} for row in reader]
 
 
 def _indices(path: Path, count: int) -> list[int]:
+    text = io.StringIO(read_text(path, encoding="utf-8-sig"), newline="")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            made = [int(row["indexes"]) for row in csv.DictReader(file)]
-    except OSError as error:
-        raise PrunescopeError(f"derm7pt: cannot read {path}: {error.strerror}") from error
+        made = [int(row["indexes"]) for row in csv.DictReader(text)]
     except (KeyError, ValueError) as error:
         raise PrunescopeError(f"derm7pt: {path} must have a column 'indexes' of row numbers: {error}") from error
     outside = [i for i in made if not 0 <= i < count]

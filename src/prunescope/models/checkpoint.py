@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
+from prunescope.core.files import read_text
 from prunescope.core.mask import Mask
 from prunescope.models.weights import load_weights, read_safetensors
 
@@ -156,11 +157,11 @@ def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PrunescopeError(f"{path} cannot be read ({error.strerror}), so this is no complete checkpoint") from error
-    except (JSONDecodeError, UnicodeDecodeError) as error:
+        facts = json.loads(read_text(path))
+    except JSONDecodeError as error:
         raise PrunescopeError(f"{path} is damaged ({error})") from error
+    except PrunescopeError as error:
+        raise PrunescopeError(f"{error}, so this is no complete checkpoint") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         found = facts.get("format") if isinstance(facts, dict) else None
         raise PrunescopeError(f"{path} has format {found!r}; this version of prunescope reads format {FORMAT}")

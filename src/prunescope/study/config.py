@@ -11,6 +11,7 @@ import yaml
 
 from prunescope.core.configure import configure, named, split_spec
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.files import read_text
 from prunescope.engine.training import Training
 from prunescope.probes.base import Probe, probes
 from prunescope.pruning.granularity import granularities
@@ -75,14 +76,24 @@ def _load(source: Path | str | Mapping[str, Any]) -> dict[str, Any]:
     else:
         if isinstance(source, Path) and not source.is_file():
             raise PrunescopeError(f"no study file at {source}")
-        text = source.read_text() if isinstance(source, Path) else source
-        try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise PrunescopeError(f"not valid YAML: {' '.join(str(error).split())}") from None
+        raw = read_yaml(source)
     if not isinstance(raw, dict):
         raise PrunescopeError(f"a study is a mapping with name, data, model, recipes ...; got {type(raw).__name__}")
     return raw
+
+
+def read_yaml(source: Path | str) -> Any:
+    """Plain data from a YAML file or text; nothing in it is executed.
+
+    Raises:
+        PrunescopeError: it cannot be read or is no YAML.
+    """
+    text = read_text(source) if isinstance(source, Path) else source
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = f"{source} is not" if isinstance(source, Path) else "not"
+        raise PrunescopeError(f"{where} valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

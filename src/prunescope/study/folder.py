@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from prunescope.core.errors import PrunescopeError
-from prunescope.core.files import write_atomic
-from prunescope.study.config import read_study
+from prunescope.core.files import read_text, write_atomic
+from prunescope.study.config import read_study, read_yaml
 from prunescope.study.plan import Plan, Point
 from prunescope.study.study import Study
 
@@ -34,7 +34,9 @@ def open_folder(root: Path, plan: Plan) -> None:
     """
     old_file = root / "study.yaml"
     if old_file.is_file() and any((root / "cells").glob("*/cell.json")):
-        old = yaml.safe_load(old_file.read_text())
+        old = read_yaml(old_file)
+        if not isinstance(old, dict):
+            raise PrunescopeError(f"{old_file} is damaged: it is not a study; give another folder with --out")
         different = differences(old, plan.study.as_mapping())
         if different:
             raise PrunescopeError(
@@ -55,8 +57,10 @@ def read_folder(root: Path) -> tuple[Study, list[Point], list[Point]]:
         raise PrunescopeError(f"no study in {root}: expected study.yaml and plan.json; is the path right?")
     study = read_study(root / "study.yaml")
     try:
-        plan = json.loads((root / "plan.json").read_text())
+        plan = json.loads(read_text(root / "plan.json"))
         return study, [Point(**p) for p in plan["points"]], [Point(**p) for p in plan["floor"]]
+    except PrunescopeError as error:
+        raise PrunescopeError(f"{error}; run the study again") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise PrunescopeError(f"{root / 'plan.json'} is damaged ({error}); run the study again") from None
 

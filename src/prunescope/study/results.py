@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -78,7 +77,7 @@ def results(root: Path) -> Results:
     store = Store(root)
     load = lru_cache(maxsize=256)(lambda folder: load_record(store.path(folder)))
     done = [point for point in points if _complete(store, point)]
-    data = json.loads((store.path(_data_folder(store)) / "data.json").read_text())
+    data = store.json(_data_folder(store), "data.json")
     drifts = _frame(row for p in done if p.role != "dense" for row in _rows(study, load, p))
     floors = _frame(row for p in pairs if _complete(store, p) for row in _rows(study, load, p))
     return Results(
@@ -106,7 +105,7 @@ def _place(point: Point) -> dict[str, Any]:
 
 
 def _run(store: Store, load: Any, point: Point) -> dict[str, Any]:
-    checkpoint = json.loads((store.path(point.checkpoint) / "checkpoint.json").read_text())
+    checkpoint = store.json(point.checkpoint, "checkpoint.json")
     info = checkpoint.get("info", {})
     row = {
         **_place(point), "target": point.density, "density": info.get("density", 1.0),
@@ -176,7 +175,7 @@ def _pooled(drifts: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
 def _history(store: Store, points: list[Point]) -> pd.DataFrame:
     rows = []
     for point in points:
-        checkpoint = json.loads((store.path(point.checkpoint) / "checkpoint.json").read_text())
+        checkpoint = store.json(point.checkpoint, "checkpoint.json")
         rows += [{**_place(point), **entry} for entry in checkpoint.get("history", [])]
     return pd.DataFrame(rows)
 
@@ -184,7 +183,7 @@ def _history(store: Store, points: list[Point]) -> pd.DataFrame:
 def _layers(store: Store, points: list[Point]) -> pd.DataFrame:
     rows = []
     for point in points:
-        checkpoint = json.loads((store.path(point.checkpoint) / "checkpoint.json").read_text())
+        checkpoint = store.json(point.checkpoint, "checkpoint.json")
         densities = checkpoint.get("info", {}).get("densities", {})
         rows += [{**_place(point), "layer": layer, "density": density} for layer, density in densities.items()]
     return pd.DataFrame(rows, columns=["role", "recipe", "seed", "round", "layer", "density"])

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
-from prunescope.core.files import atomic_folder, sha256, write_atomic
+from prunescope.core.files import atomic_folder, read_text, sha256, write_atomic
 from prunescope.study.plan import Cell
 
 
@@ -60,6 +60,14 @@ class Store:
         for state in (self.root / "scratch").glob(f"{cell.folder}.*"):
             state.unlink(missing_ok=True)
         self._failure(cell).unlink(missing_ok=True)
+
+    def json(self, cell: Cell | str, name: str) -> dict[str, Any]:
+        """A JSON file of a cell's artifact.
+
+        Raises:
+            PrunescopeError: it is missing or damaged.
+        """
+        return self._json(self.path(cell) / name)
 
     def facts(self, cell: Cell | str) -> dict[str, Any]:
         """The content of `cell.json`."""
@@ -138,10 +146,12 @@ class Store:
 
     def _json(self, file: Path) -> dict[str, Any]:
         try:
-            found = json.loads(file.read_text())
-        except FileNotFoundError:
-            raise PrunescopeError(f"{file} is missing: the cell is not done; run the study first") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            found = json.loads(read_text(file))
+        except PrunescopeError as error:
+            if not file.exists():
+                raise PrunescopeError(f"{file} is missing: the cell is not done; run the study first") from None
+            raise PrunescopeError(f"{error}; run the study again to have it recomputed") from None
+        except json.JSONDecodeError as error:
             raise PrunescopeError(f"{file} is damaged ({error}); run the study again to have it recomputed") from None
         if not isinstance(found, dict):
             raise PrunescopeError(f"{file} is damaged: expected a JSON object")

@@ -75,7 +75,7 @@ class Workshop:
         """The data set, checked against the fingerprint it had when the study began."""
         if self._data is None:
             data = load_data(self.study.data)
-            want = json.loads((self.store.path(cell) / "data.json").read_text())["fingerprint"]
+            want = self.store.json(cell, "data.json")["fingerprint"]
             if data.fingerprint != want:
                 raise PrunescopeError(
                     f"data {data.name!r} is not what this study began with ({data.fingerprint}, was {want}): "
