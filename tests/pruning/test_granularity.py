@@ -19,10 +19,11 @@ from prunescope.core.seeds import torch_generator
 from prunescope.engine.training import Training
 from prunescope.models.layers import prunable
 from prunescope.pruning.controls import shuffled
-from prunescope.pruning.granularity import Granularity, Scope, granularities, granularity
+from prunescope.pruning.granularity import Granularity, granularities, granularity
 from prunescope.pruning.loop import rounds, whole_mask
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
+from prunescope.pruning.scope import Scope
 from prunescope.pruning.scoring import criterion, cut
 
 ALL = [granularity(name) for name in granularities if name not in ("weight", "n:m")]

@@ -14,10 +14,7 @@ from prunescope.core.configure import configure
 from prunescope.core.errors import choices
 from prunescope.core.mask import Mask, keep_top
 from prunescope.core.registry import Registry
-
-#: Where scores compete: over all weights, or within each tensor.
-Scope = Literal["global", "layer"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+from prunescope.pruning.scope import Scope, layer_densities
 
 #: How the scores of a unit's weights become the unit's.
 Reduction = Literal["sum", "mean"]
@@ -74,7 +71,7 @@ class Weights(Granularity):
     summary: ClassVar[str] = "single weights"
 
     def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
-        return _keep(scores, mask, density, scope)
+        return _keep(scores, mask, density, scope, _shapes(mask))
 
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
         return Mask({name: _permuted(kept.flatten(), generator).view_as(kept) for name, kept in mask.items()})
@@ -107,7 +104,7 @@ class Units(Granularity):
             values = scores[name].detach().cpu().double().flatten().masked_fill(~kept.flatten(), 0.0)
             total = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, flat, values)
             reduced[name] = total / sizes if self.reduce == "mean" else total
-        chosen = _keep(reduced, _alive(units, mask), density, scope)
+        chosen = _keep(reduced, _alive(units, mask), density, scope, _shapes(mask))
         return Mask({name: chosen[name][units[name]] & kept for name, kept in mask.items()})
 
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
@@ -123,13 +120,19 @@ class Units(Granularity):
         return {name: self.units(kept.shape, groups[name]).expand(kept.shape) for name, kept in mask.items()}
 
 
-def _keep(scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
+def _shapes(mask: Mask) -> dict[str, torch.Size]:
+    return {name: kept.shape for name, kept in mask.items()}
+
+
+def _keep(
+    scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope, shapes: Mapping[str, torch.Size]
+) -> Mask:
     """Of all units together, or of each tensor's; a tensor that already has fewer keeps what it has."""
     if scope == "global":
         return keep_top(scores, mask, round(density * mask.total))
-    parts: dict[str, Tensor] = {}
+    shares, parts = layer_densities(shapes, density, scope), dict[str, Tensor]()
     for name, kept in mask.items():
-        parts |= keep_top(scores, Mask({name: kept}), min(round(density * kept.numel()), int(kept.sum())))
+        parts |= keep_top(scores, Mask({name: kept}), min(round(shares[name] * kept.numel()), int(kept.sum())))
     return Mask(parts)
 
 

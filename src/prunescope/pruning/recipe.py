@@ -8,8 +8,9 @@ from typing import ClassVar
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
-from prunescope.pruning.granularity import SCOPES, Granularity, Scope, Weights
+from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.schedule import Rewind, Schedule
+from prunescope.pruning.scope import SCOPES, Scope
 from prunescope.pruning.scoring import Criterion
 
 
@@ -19,7 +20,8 @@ class Recipe:
 
     Attributes:
         name: for people, and in the report's legends.
-        scope: `global`: all weights compete; `layer`: every layer is cut to the same density.
+        scope: `global`: all weights compete; `layer`: every layer is cut to the same density; `erk` and `uniform+`:
+            to its own (`prunescope.pruning.scope`).
         granularity: what is cut at once: weights, filters ...; densities are shares of these.
         training: how each round retrains; None: as the dense network was trained.
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.

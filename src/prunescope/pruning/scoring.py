@@ -13,7 +13,8 @@ from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.mask import Mask
 from prunescope.core.registry import Registry
 from prunescope.engine.untouched import untouched
-from prunescope.pruning.granularity import SCOPES, Granularity, Scope, Weights
+from prunescope.pruning.granularity import Granularity, Weights
+from prunescope.pruning.scope import SCOPES, Scope
 
 #: Yields (normalised images, labels) of the training split, as often as it is called, the same batches each time.
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
-from prunescope.pruning.granularity import Granularity, Scope, Units, granularities
+from prunescope.pruning.granularity import Granularity, Units, granularities
+from prunescope.pruning.scope import Scope
 
 
 @granularities.register("block")
