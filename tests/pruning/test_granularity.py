@@ -55,13 +55,15 @@ def by_magnitude(model: nn.Module, units: Granularity, keep: float, scope: Scope
 
 @pytest.mark.parametrize(("name", "dim"), [("filter", 0), ("connection", 1)])
 @pytest.mark.parametrize("amount", [0.25, 0.5, 0.75])
-def test_filters_and_connections_are_torch_s(name: str, dim: int, amount: float) -> None:
-    model = tiny_net()
-    ours = by_magnitude(model, granularity(name), 1 - amount)
+@pytest.mark.parametrize("p", [1, 2])
+def test_filters_and_connections_are_torch_s(name: str, dim: int, amount: float, p: int) -> None:
+    model, units = tiny_net(), granularity(name)
+    by = criterion("magnitude", p=p)
+    ours = cut(model, whole_mask(model, units), by, keep=1 - amount, scope="layer", granularity=units)
     for parameter, kept in ours.items():
         layer = model.get_submodule(parameter.rpartition(".")[0])
         gone = kept.shape[dim] - round((1 - amount) * kept.shape[dim])  # torch rounds what goes, a half to even
-        prune.ln_structured(layer, "weight", amount=gone, n=1, dim=dim)
+        prune.ln_structured(layer, "weight", amount=gone, n=p, dim=dim)
         assert torch.equal(kept, layer.weight_mask.bool()), parameter
 
 
@@ -198,6 +200,7 @@ def test_reductions_differ_only_between_layers() -> None:
 
 @pytest.mark.parametrize(("build", "words"), [
     (lambda: granularity("filters"), "did you mean 'filter'"),
+    (lambda: criterion("magnitude", p=0), "above 0"),
     (lambda: granularity("block", rows=0), "at least 1"),
     (lambda: granularity("filter", reduce="max"), "reduce"),
     (lambda: granularity("n:m", n=4, m=4), "0 < n < m"),

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.pruning.scoring import Batches, Criterion, criteria
 
@@ -16,13 +17,24 @@ from prunescope.pruning.scoring import Batches, Criterion, criteria
 @criteria.register("magnitude")
 @dataclass(frozen=True)
 class Magnitude(Criterion):
-    """|w| (Han et al. 2015; Frankle and Carbin 2019 for lottery tickets)."""
+    """|w|^p (Han et al. 2015; Frankle and Carbin 2019 for lottery tickets).
 
-    summary: ClassVar[str] = "absolute value of the weight (Han et al. 2015)"
+    Attributes:
+        p: ranks of single weights do not depend on it; filters and other units, whose weights' scores are summed, rank
+            by their L1 norm with 1 (Li et al. 2017), by their L2 norm with 2.
+    """
+
+    p: float = 1.0
+    summary: ClassVar[str] = "absolute value of the weight; L1 or L2 norm of a unit (Han et al. 2015)"
+
+    def __post_init__(self) -> None:
+        if not self.p > 0:
+            raise PrunescopeError(f"p must be above 0, got {self.p}")
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         parameters = dict(model.named_parameters())
-        return {name: parameters[name].detach().abs() for name in mask}
+        sizes = {name: parameters[name].detach().abs() for name in mask}
+        return sizes if self.p == 1 else {name: size.double() ** self.p for name, size in sizes.items()}
 
 
 @criteria.register("lamp")
