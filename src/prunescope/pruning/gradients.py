@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 import torch
@@ -14,11 +14,16 @@ from prunescope.core.mask import Mask
 from prunescope.engine.sweep import logits_of
 from prunescope.pruning.scoring import Batches
 
+#: {parameter name: tensor of its shape}.
+Tensors = Mapping[str, Tensor]
+#: Images and labels, batch by batch.
+Data = Iterator[tuple[Tensor, Tensor]]
+
 #: Numbers that per-image gradients may take at once (1 GiB of float32).
 _BUDGET = 2**28
 
 
-def some(batches: Batches | None, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+def some(batches: Batches | None, limit: int) -> Data:
     """The first `limit` batches, all when it is 0.
 
     Raises:
@@ -42,33 +47,52 @@ def live_weights(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Mean cross-entropy of the batch, logits divided by `temperature`."""
-    return F.cross_entropy(logits_of(model(x)) / temperature, y)
-
-
-def gradients(loss: Tensor, weights: Mapping[str, Tensor], *, graph: bool = False) -> dict[str, Tensor]:
-    """{name: d loss / d weight}; zeros for weights that the loss does not see."""
     with torch.enable_grad():
-        found = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, materialize_grads=True)
+        return F.cross_entropy(logits_of(model(x)) / temperature, y)
+
+
+def gradients(loss: Tensor, weights: Tensors, *, graph: bool = False, again: bool = False) -> dict[str, Tensor]:
+    """{name: d loss / d weight}; zeros for weights that the loss does not see.
+
+    Args:
+        graph: these gradients will be differentiated.
+        again: `loss` will be differentiated again.
+    """
+    with torch.enable_grad():
+        found = torch.autograd.grad(
+            loss, list(weights.values()), create_graph=graph, retain_graph=graph or again, materialize_grads=True
+        )
     return dict(zip(weights, found, strict=True))
 
 
-def mean_gradients(
-    model: nn.Module, weights: Mapping[str, Tensor], data: Iterator[tuple[Tensor, Tensor]], *, temperature: float = 1.0
+def hessian_times(
+    gradient: Mapping[str, Tensor], vector: Mapping[str, Tensor], weights: Tensors, *, again: bool = False
 ) -> dict[str, Tensor]:
-    """{name: gradient of the mean loss over all images of `data`}."""
+    """{name: Hessian times vector}: the gradient of the product of gradient (made with `graph`) and vector."""
+    with torch.enable_grad():
+        along = torch.stack([(gradient[name] * vector[name]).sum() for name in weights]).sum()
+    return gradients(along, weights, again=again)
+
+
+def summed(
+    weights: Tensors, data: Data, of: Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+) -> tuple[dict[str, Tensor], int]:
+    """Sum over all images of what `of(x, y)` gives as a batch's mean, {name: of a weight's shape}; and their number."""
     total, seen = {name: torch.zeros_like(weight) for name, weight in weights.items()}, 0
     for x, y in data:
-        with torch.enable_grad():
-            loss = loss_of(model, x, y, temperature=temperature)
-        for name, gradient in gradients(loss, weights).items():
-            total[name] += gradient * len(y)
+        for name, value in of(x, y).items():
+            total[name] += value * len(y)
         seen += len(y)
+    return total, seen
+
+
+def mean_gradients(model: nn.Module, weights: Tensors, data: Data, *, temperature: float = 1.0) -> dict[str, Tensor]:
+    """{name: gradient of the mean loss over all images of `data`}."""
+    total, seen = summed(weights, data, lambda x, y: gradients(loss_of(model, x, y, temperature=temperature), weights))
     return {name: gradient / seen for name, gradient in total.items()}
 
 
-def image_gradients(
-    model: nn.Module, weights: Mapping[str, Tensor], data: Iterator[tuple[Tensor, Tensor]]
-) -> Iterator[dict[str, Tensor]]:
+def image_gradients(model: nn.Module, weights: Tensors, data: Data) -> Iterator[dict[str, Tensor]]:
     """Chunks of {name: gradient of every image's own loss, (images, *weight's shape)}.
 
     One vectorised backward pass a chunk. Chunks are as large as fits into 1 GiB.

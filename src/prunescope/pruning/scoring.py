@@ -96,7 +96,8 @@ def cut(
         raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:
         raise PrunescopeError(f"criterion {by.name!r} needs training data: pass `batches`")
-    for density in _path(granularity.density(model, mask), keep, by.iterations):
+    steps = [keep] if by.iterations == 1 else _path(granularity.density(model, mask), keep, by.iterations)
+    for density in steps:
         with untouched(model):
             mask.apply_(model)
             scores = by.score(model, mask, batches=batches, seed=seed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.core.seeds import torch_generator
-from prunescope.pruning.gradients import gradients, image_gradients, live_weights, loss_of, some
+from prunescope.pruning.gradients import gradients, hessian_times, image_gradients, live_weights, loss_of, some, summed
 from prunescope.pruning.scoring import Batches, Criterion, criteria
 
 
@@ -66,18 +66,17 @@ class OptimalBrainDamage(Criterion):
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights, generator = live_weights(model, mask), torch_generator(seed, "random signs")
-        total, seen = {name: torch.zeros_like(weight) for name, weight in weights.items()}, 0
-        for x, y in some(batches, self.n_batches):
-            with torch.enable_grad():
-                own = gradients(loss_of(model, x, y), weights, graph=True)
+
+        def diagonal(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            own = gradients(loss_of(model, x, y), weights, graph=True)
+            found = {name: torch.zeros_like(weight) for name, weight in weights.items()}
             for _ in range(self.probes):
                 signs = {name: _signs(weight, generator) for name, weight in weights.items()}
-                with torch.enable_grad():
-                    along = torch.stack([(own[name] * signs[name]).sum() for name in weights]).sum()
-                found = torch.autograd.grad(along, list(weights.values()), retain_graph=True, materialize_grads=True)
-                for (name, sign), product in zip(signs.items(), found, strict=True):
-                    total[name] += sign * product * len(y)
-            seen += len(y)
+                for name, product in hessian_times(own, signs, weights, again=True).items():
+                    found[name] += signs[name] * product
+            return found
+
+        total, seen = summed(weights, some(batches, self.n_batches), diagonal)
         return {n: w.detach().square() * total[n] / (2 * self.probes * seen) for n, w in weights.items()}
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
-from prunescope.pruning.gradients import gradients, live_weights, loss_of, mean_gradients, some
+from prunescope.pruning.gradients import gradients, hessian_times, live_weights, loss_of, mean_gradients, some, summed
 from prunescope.pruning.scoring import Batches, Criterion, criteria
 
 
@@ -52,13 +51,12 @@ class Taylor(Criterion):
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = live_weights(model, mask)
-        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        for x, y in some(batches, self.n_batches):
-            with torch.enable_grad():
-                loss = loss_of(model, x, y)
-            for name, gradient in gradients(loss, weights).items():
-                total[name] += (gradient * weights[name].detach()).square() * len(y)
-        return total  # not divided by the images: the same for all
+
+        def squares(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            slopes = gradients(loss_of(model, x, y), weights)
+            return {name: (slope * weights[name].detach()).square() for name, slope in slopes.items()}
+
+        return summed(weights, some(batches, self.n_batches), squares)[0]  # the number of images is the same for all
 
 
 @criteria.register("grasp")
@@ -84,13 +82,10 @@ class Grasp(Criterion):
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = live_weights(model, mask)
         mean = mean_gradients(model, weights, some(batches, self.n_batches), temperature=self.temperature)
-        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        seen = 0
-        for x, y in some(batches, self.n_batches):
-            with torch.enable_grad():
-                own = gradients(loss_of(model, x, y, temperature=self.temperature), weights, graph=True)
-                along = torch.stack([(own[name] * mean[name]).sum() for name in weights]).sum()
-            for name, product in gradients(along, weights).items():
-                total[name] += product * len(y)
-            seen += len(y)
+
+        def products(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            own = gradients(loss_of(model, x, y, temperature=self.temperature), weights, graph=True)
+            return hessian_times(own, mean, weights)
+
+        total, seen = summed(weights, some(batches, self.n_batches), products)
         return {name: weight.detach() * total[name] / seen for name, weight in weights.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
-from prunescope.models.layers import execution_order, penultimate
+from prunescope.models.layers import CONVOLUTIONS, execution_order, penultimate
 from prunescope.pruning.granularity import Units, granularities
 
 
@@ -45,7 +45,7 @@ class Connections(Units):
         return units.view(*units.shape, *[1] * (len(shape) - 2))
 
     def spares(self, model: nn.Module) -> tuple[str, ...]:
-        weighted = {name for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+        weighted = {name for name, module in model.named_modules() if isinstance(module, (*CONVOLUTIONS, nn.Linear))}
         return tuple(name for name in execution_order(model) if name in weighted)[:1]
 
 
