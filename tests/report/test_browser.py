@@ -105,6 +105,7 @@ def test_measures(tab: Any) -> None:
     title = tab.locator("#drift-chart .chart-title").inner_text()
     assert tab.locator("#drift-chart .plot").get_attribute("aria-label").startswith(title)
     tab.locator("#drift-chart .numbers summary").click()
+    tab.locator("#drift-chart .numbers td").first.wait_for()  # filled when the browser tells that it was opened
     assert tab.locator("#drift-chart .numbers td").count() > 0
     rows = tab.locator("#verdicts tbody tr:visible").count()
     tab.select_option("#subset", "every")

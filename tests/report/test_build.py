@@ -18,7 +18,7 @@ from hostile_study import RECIPE, run
 from prunescope.core.errors import PrunescopeError
 from prunescope.report.answers import answers
 from prunescope.report.build import build_report
-from prunescope.report.glance import MARKS
+from prunescope.report.glance import mark
 from prunescope.report.places import number
 from prunescope.report.safe import plotly, safe_json
 from prunescope.report.tables import TABLES
@@ -157,7 +157,7 @@ def test_the_digest_says_what_the_page_says(finished: Path, page: Path) -> None:
     agreement = pooled[(pooled["role"] == "ticket") & (pooled["distance"] == "agreement")]
     for _, rows in agreement.groupby("recipe", sort=False):
         cells = [
-            f"{number(row.value)} {MARKS[row.verdict][0]} ({number(row.low)} to {number(row.high)})"
+            f"{number(row.value)} {mark(row.verdict)[0]} ({number(row.low)} to {number(row.high)})"
             for row in rows.sort_values("density", ascending=False).itertuples()
         ]
         assert f"| Same decision | performance |  | {' | '.join(cells)} | " in text

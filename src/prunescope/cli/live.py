@@ -12,6 +12,11 @@ from prunescope.study.execute import Event, Outcome
 from prunescope.study.plan import Plan
 
 
+def say(console: Console, text: str, style: str = "") -> None:
+    """One line as it is: not wrapped, and brackets in names are no markup."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 class Live:
     """Draws the events of `execute`: a bar for the study and one per cell at work; plain lines when not a terminal."""
 
@@ -62,19 +67,14 @@ class Live:
     def _finish(self, event: Event) -> None:
         self._end(event)
         if self._lines and event.folder in self._labels:
-            self._console.print(
-                f"[{self._done}/{self._total}] {self._labels[event.folder]}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(self._console, f"[{self._done}/{self._total}] {self._labels[event.folder]}")
 
     def _fail(self, event: Event) -> None:
         self._end(event)
-        self._console.print(f"failed: {event.label}: {event.message}", style="red", markup=False, soft_wrap=True)
+        say(self._console, f"failed: {event.label}: {event.message}", "red")
 
     def _warn(self, event: Event) -> None:
-        self._console.print(f"warning: {event.message}", style="yellow", markup=False, soft_wrap=True)
+        say(self._console, f"warning: {event.message}", "yellow")
 
     def _end(self, event: Event) -> None:
         self._done += 1
@@ -89,4 +89,4 @@ def summary(console: Console, outcome: Outcome, page: Path) -> None:
     if outcome.failed:
         parts.append(f"[red]{len(outcome.failed)} failed, {len(outcome.skipped)} skipped because of them[/red]")
     console.print(", ".join(parts))
-    console.print(f"report: {page}", style="bold", soft_wrap=True, markup=False)
+    say(console, f"report: {page}", "bold")

@@ -73,7 +73,7 @@ def demo(out: Out = None, sets: Sets = None, workers: Workers = 0, quiet: Quiet 
 def _run(
     source: Path | dict[str, object], out: Path | None, sets: list[str], workers: int, *, dry_run: bool, quiet: bool
 ) -> None:
-    from prunescope.cli.live import Live, summary
+    from prunescope.cli.live import Live, say, summary
     from prunescope.report.build import build_report
     from prunescope.study.config import read_study
     from prunescope.study.execute import execute
@@ -92,19 +92,12 @@ def _run(
     open_folder(root, plan)
     workers = workers or max(1, (os.cpu_count() or 1) // study.execution.threads)
     if not quiet:
-        console.print(
-            f"{study.name}: {len(plan.cells)} cells, {workers} at a time, into {root}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
+        say(console, f"{study.name}: {len(plan.cells)} cells, {workers} at a time, into {root}")
     try:
         with Live(console, plan, quiet=quiet) as live:
             outcome = execute(plan, root, workers=workers, on_event=live.on_event)
     except KeyboardInterrupt:
-        console.print(
-            f"stopped; what was done is kept in {root}: run the same command to go on", style="yellow", soft_wrap=True
-        )
+        say(console, f"stopped; what was done is kept in {root}: run the same command to go on", "yellow")
         raise typer.Exit(130) from None
     page = build_report(root)
     summary(console, outcome, page)

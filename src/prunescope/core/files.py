@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prunescope.core.errors import PrunescopeError
 
@@ -34,6 +36,18 @@ def read_text(path: Path, *, encoding: str = "utf-8") -> str:
         raise PrunescopeError(f"{path} is damaged: no UTF-8 ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise PrunescopeError(f"cannot read {path}: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        PrunescopeError: it cannot be read or is no JSON; the message names it.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise PrunescopeError(f"{path} is damaged ({error})") from None
 
 
 def fsync_folder(path: Path) -> None:

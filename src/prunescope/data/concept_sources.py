@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError, choices
-from prunescope.core.files import read_text
 from prunescope.data.cache import Storage, load_images
+from prunescope.data.csv_tables import csv_text
 from prunescope.data.decode import Decoding
 from prunescope.data.listing import image_files, subfolders
 from prunescope.data.split import Normalisation, Split
@@ -30,8 +29,7 @@ def class_table(path: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], Te
     Raises:
         PrunescopeError: no such file, a class without column, another value, a concept named twice.
     """
-    text = io.StringIO(read_text(path, encoding="utf-8-sig"), newline="")
-    header, *rows = [row for row in csv.reader(text) if any(cell.strip() for cell in row)] or [[]]
+    header, *rows = [row for row in csv.reader(csv_text(path)) if any(cell.strip() for cell in row)] or [[]]
     header = [cell.strip() for cell in header]
     for name in classes:
         if name not in header[1:]:

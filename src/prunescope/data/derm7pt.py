@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,8 +11,8 @@ import numpy as np
 import torch
 
 from prunescope.core.errors import PrunescopeError, choices
-from prunescope.core.files import read_text
 from prunescope.data.cache import Storage, choose, load_images
+from prunescope.data.csv_tables import csv_rows, csv_text
 from prunescope.data.decode import Decoding
 from prunescope.data.sources import sources
 from prunescope.data.split import NAMES, Dataset, Normalisation, Split
@@ -159,15 +158,12 @@ def metadata(root: Path) -> list[dict[str, str]]:
     path = root / "meta" / "meta.csv"
     if not path.is_file():
         raise PrunescopeError(f"derm7pt: there is no {path}")
-    reader = csv.DictReader(io.StringIO(read_text(path, encoding="utf-8-sig"), newline=""))
-    for column in _COLUMNS:
-        if column not in (reader.fieldnames or ()):
-            raise choices("column", column, reader.fieldnames or (), f"{path}: it is needed, but")
-    return [{key: row[key] if key == "derm" else row[key].strip().lower() for key in _COLUMNS} for row in reader]
+    rows = csv_rows(path, _COLUMNS)
+    return [{key: row[key] if key == "derm" else row[key].strip().lower() for key in _COLUMNS} for row in rows]
 
 
 def _indices(path: Path, count: int) -> list[int]:
-    text = io.StringIO(read_text(path, encoding="utf-8-sig"), newline="")
+    text = csv_text(path)
     try:
         made = [int(row["indexes"]) for row in csv.DictReader(text)]
     except (KeyError, ValueError) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +11,8 @@ import torch
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError, choices
-from prunescope.core.files import read_text
 from prunescope.data.cache import Storage, cache_folder, cached_array, choose, fingerprint, load_images
+from prunescope.data.csv_tables import csv_rows
 from prunescope.data.decode import Array, Decoding
 from prunescope.data.derm7pt import derm7pt_concepts
 from prunescope.data.descriptors import DESCRIPTORS, NAMES, binarise, describe_images
@@ -137,11 +135,7 @@ def metadata(root: Path) -> list[dict[str, str]]:
             break
     else:
         raise PrunescopeError(f"ham10000: there is no HAM10000_metadata.csv in {root}")
-    reader = csv.DictReader(io.StringIO(read_text(root / name, encoding="utf-8-sig"), newline=""))
-    for column in ("lesion_id", "image_id", "dx"):
-        if column not in (reader.fieldnames or ()):
-            raise choices("column", column, reader.fieldnames or (), f"{root / name}: it is needed, but")
-    rows = list(reader)
+    rows = csv_rows(root / name, ("lesion_id", "image_id", "dx"))
     for row in rows:
         if row["dx"] not in DIAGNOSES:
             raise choices("diagnosis", row["dx"], DIAGNOSES, f"{root / name}, image {row['image_id']}")

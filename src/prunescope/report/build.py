@@ -19,7 +19,7 @@ from prunescope.report.concepts import concept_tables
 from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
-from prunescope.report.glance import MARKS
+from prunescope.report.glance import mark
 from prunescope.report.measures import headlines, measures
 from prunescope.report.places import percent, performance_key
 from prunescope.report.provenance import checkpoints, provenance
@@ -52,7 +52,7 @@ def render(found: Results) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "sentence": sentence_case}
-    environment.globals["mark"] = lambda verdict: MARKS.get(verdict, ("", "none"))
+    environment.globals["mark"] = mark
     return environment.get_template("report.html.j2").render(**_content(found))
 
 

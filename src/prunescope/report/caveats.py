@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prunescope.report.places import percent, recipes_done
+from prunescope.report.places import percent, recipes_done, ticket_rows
 from prunescope.study.results import Results
 
 #: Share of blank maps from which comparisons of the others may speak for a minority.
@@ -23,8 +23,7 @@ def _blank(found: Results) -> Iterator[str]:
         if column not in found.runs:
             continue
         for recipe in recipes_done(found):
-            mine = found.runs[(found.runs["role"] == "ticket") & (found.runs["recipe"] == recipe)]
-            shares = mine.groupby("target")[column].mean().sort_index(ascending=False)
+            shares = ticket_rows(found.runs, recipe).groupby("target")[column].mean().sort_index(ascending=False)
             pairs = zip(shares.index.to_list(), shares.to_list(), strict=True)
             many = [f"{percent(share)} at {percent(density)}" for density, share in pairs if share > _MANY]
             if many:

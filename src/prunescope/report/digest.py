@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from prunescope.report.answers import Answer, answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
-from prunescope.report.glance import MARKS, NOTHING, Cell
+from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
@@ -58,8 +58,8 @@ def _images(line: Line) -> str:
 def _cell(cell: Cell | None) -> str:
     if cell is None or not cell.known:
         return NOTHING
-    mark = MARKS.get(cell.verdict, ("",))[0]
-    return " ".join(filter(None, (cell.text, mark, "" if NOTHING in cell.detail else f"({cell.detail})")))
+    interval = "" if NOTHING in cell.detail else f"({cell.detail})"
+    return " ".join(filter(None, (cell.text, mark(cell.verdict)[0], interval)))
 
 
 def _table(columns: list[str], rows: Iterable[list[str]], text: int = 1) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from prunescope.metrics.statistics import change_point, pooled_spread
 from prunescope.report.measures import headlines, rows, within_range
-from prunescope.report.places import number, percent, performance_key
+from prunescope.report.places import number, percent, performance_key, ticket_rows
 from prunescope.study.floor import Floor, noise_floor, over_seeds, verdict
 from prunescope.study.results import Results
 
@@ -20,7 +20,7 @@ Kind = Literal["accuracy", "decisions", "reasons"]
 JUDGED = ["density", "value", "low", "high", "verdict"]
 BEYOND, WITHIN = "beyond the floor", "within the floor"
 #: {verdict: (its mark, its CSS class)}.
-MARKS = {WITHIN: ("✓", "within"), BEYOND: ("✗", "beyond"), "undecided": ("?", "undecided")}
+_MARKS = {WITHIN: ("✓", "within"), BEYOND: ("✗", "beyond"), "undecided": ("?", "undecided")}
 #: What stands for a number that there is none of.
 NOTHING = number(math.nan)
 #: Largest class over smallest test class above which balanced accuracy is judged too.
@@ -77,6 +77,11 @@ class Lens:
         return self.judged and all(cell.verdict == WITHIN for cell in self.cells)
 
 
+def mark(verdict: str) -> tuple[str, str]:
+    """A verdict's mark and CSS class; the mark is empty where nothing was judged."""
+    return _MARKS.get(verdict, ("", "none"))
+
+
 def lenses(found: Results, recipe: str) -> list[Lens]:
     """Accuracy first, then the headline measures; of a recipe whose tickets are done."""
     return [*_accuracy(found, recipe), *_drifts(found, recipe)]
@@ -97,7 +102,7 @@ def _accuracy(found: Results, recipe: str) -> list[Lens]:
 def _metric(runs: pd.DataFrame, recipe: str, column: str, subject: str) -> Lens:
     """The range of the dense networks is for accuracy what the noise floor is for drift."""
     floor = noise_floor(runs[runs["role"] == "dense"][column].to_numpy(), higher_is_better=True)
-    groups = runs[(runs["role"] == "ticket") & (runs["recipe"] == recipe)].groupby("round")
+    groups = ticket_rows(runs, recipe).groupby("round")
     spread = pooled_spread([group[column].to_numpy() for _, group in groups])
     cells = []
     for _, group in groups:
@@ -114,8 +119,7 @@ def _metric(runs: pd.DataFrame, recipe: str, column: str, subject: str) -> Lens:
 def _drifts(found: Results, recipe: str) -> list[Lens]:
     pooled, shown = within_range(found), []
     for item in headlines(found):
-        chosen = rows(pooled, item)
-        chosen = chosen[(chosen["recipe"] == recipe) & (chosen["role"] == "ticket")]
+        chosen = ticket_rows(rows(pooled, item), recipe)
         if len(chosen):
             cells = [
                 Cell(density, number(value), f"{number(low)} to {number(high)}", told)

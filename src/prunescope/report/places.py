@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
 from prunescope.core.types import Record
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
@@ -49,6 +51,11 @@ def tickets(found: Results, recipe: str, seed: int | None = None) -> list[Point]
     """Tickets of a recipe (of one seed), by round and seed."""
     chosen = [p for p in found.points if p.role == "ticket" and p.recipe == recipe and seed in (None, p.seed)]
     return sorted(chosen, key=lambda point: (point.round, point.seed))
+
+
+def ticket_rows(table: pd.DataFrame, recipe: str) -> pd.DataFrame:
+    """Rows of a recipe's tickets, in any table with `role` and `recipe`."""
+    return table[(table["role"] == "ticket") & (table["recipe"] == recipe)]
 
 
 def dense_points(found: Results) -> list[Point]:

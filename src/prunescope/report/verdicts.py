@@ -9,7 +9,7 @@ import pandas as pd
 from prunescope.report.charts import sentence_case
 from prunescope.report.glance import JUDGED, Cell, floor_words
 from prunescope.report.measures import Measure, measures, rows, within_range
-from prunescope.report.places import number, recipes_done
+from prunescope.report.places import number, recipes_done, ticket_rows
 from prunescope.study.results import MEASURE, Results
 
 
@@ -47,7 +47,7 @@ def verdicts(found: Results) -> list[Verdicts]:
 
 
 def _table(found: Results, pooled: pd.DataFrame, recipe: str) -> Verdicts:
-    mine = pooled[(pooled["role"] == "ticket") & (pooled["recipe"] == recipe)]
+    mine = ticket_rows(pooled, recipe)
     densities = tuple(sorted(set(mine["density"]), reverse=True))
     shown = measures(found)
     views = mine.groupby(MEASURE[:3])["subset"].nunique()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunescope.report.heat import HeatTable, shares
-from prunescope.report.places import percent, recipes_done
+from prunescope.report.places import percent, recipes_done, ticket_rows
 from prunescope.study.results import Results
 
 
@@ -17,7 +17,7 @@ def layer_tables(found: Results) -> list[HeatTable]:
 
 
 def _table(found: Results, recipe: str) -> HeatTable:
-    rows = found.layers[(found.layers["role"] == "ticket") & (found.layers["recipe"] == recipe)]
+    rows = ticket_rows(found.layers, recipe)
     names = list(dict.fromkeys(rows["layer"]))
     table = rows.pivot_table(index="layer", columns="round", values="density", aggfunc="mean").reindex(names)
     asked: dict[Any, str] = {point.round: percent(point.density) for point in found.points if point.recipe == recipe}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from prunescope.pruning.recipe import Recipe
 from prunescope.report.measures import Measure, headlines, rows
-from prunescope.report.places import number, percent, performance_key, recipes_done
+from prunescope.report.places import number, percent, performance_key, recipes_done, ticket_rows
 from prunescope.report.style import ROLES, series
 from prunescope.study.results import Results
 
@@ -63,7 +62,7 @@ def _accuracy(found: Results, column: str) -> list[str]:
         spread = f", {percent(dense.min())} to {percent(dense.max())} over seeds" if len(dense) > 1 else ""
         told.append(f"Dense accuracy: {percent(dense.mean())}{spread}.")
     for recipe in recipes_done(found):
-        means = _tickets(found.runs, recipe).groupby("target")[column].mean().sort_index(ascending=False)
+        means = ticket_rows(found.runs, recipe).groupby("target")[column].mean().sort_index(ascending=False)
         best, last = float(means.index[int(means.argmax())]), float(means.index[-1])
         text = f"Tickets of {recipe}: {percent(means.iloc[-1])} at {percent(last)} of the {units[recipe]}"
         told.append(text + (f", at best {percent(means.max())} at {percent(best)}." if best != last else "."))
@@ -79,7 +78,7 @@ def _controls(found: Results, column: str) -> list[str]:
         mine = found.runs[(found.runs["recipe"] == recipe) & (found.runs["role"] == role)]
         last = mine[mine["round"] == mine["round"].max()]
         place, density = int(last["round"].iloc[0]), float(last["target"].iloc[0])
-        tickets = _tickets(found.runs, recipe)
+        tickets = ticket_rows(found.runs, recipe)
         ticket = tickets[tickets["round"] == place][column]
         text = f"Control at {percent(density)} ({ROLES[role]}): accuracy {percent(last[column].mean())}"
         text += f", the ticket's is {percent(ticket.mean())}" if len(ticket) else ""
@@ -99,7 +98,3 @@ def _drift(found: Results, item: Measure, recipe: str, role: str, place: int) ->
         return ""  # blank maps on either side: nothing to compare
     title = chosen["title"].iloc[0] if len(chosen) else item.subject
     return f"; {title} with the dense network {number(values[0])}, the ticket's {number(values[1])}"
-
-
-def _tickets(runs: pd.DataFrame, recipe: str) -> pd.DataFrame:
-    return runs[(runs["role"] == "ticket") & (runs["recipe"] == recipe)]

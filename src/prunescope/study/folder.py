@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from prunescope.core.errors import PrunescopeError
-from prunescope.core.files import read_text, write_atomic
+from prunescope.core.files import read_json, write_atomic
 from prunescope.study.config import read_study, read_yaml
 from prunescope.study.plan import Plan, Point
 from prunescope.study.study import Study
@@ -57,11 +57,11 @@ def read_folder(root: Path) -> tuple[Study, list[Point], list[Point]]:
         raise PrunescopeError(f"no study in {root}: expected study.yaml and plan.json; is the path right?")
     study = read_study(root / "study.yaml")
     try:
-        plan = json.loads(read_text(root / "plan.json"))
+        plan = read_json(root / "plan.json")
         return study, [Point(**p) for p in plan["points"]], [Point(**p) for p in plan["floor"]]
     except PrunescopeError as error:
         raise PrunescopeError(f"{error}; run the study again") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise PrunescopeError(f"{root / 'plan.json'} is damaged ({error}); run the study again") from None
 
 

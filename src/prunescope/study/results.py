@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +67,10 @@ class Results:
             return {name: file[name] for name in file.files}
 
 
+#: {checkpoint's folder: its checkpoint.json}.
+Facts = Mapping[str, Mapping[str, Any]]
+
+
 def results(root: Path) -> Results:
     """Read a study's folder and compute every drift. Cells that are not done are left out and told in `problems`.
 
@@ -78,13 +82,14 @@ def results(root: Path) -> Results:
     load = lru_cache(maxsize=256)(lambda folder: load_record(store.path(folder)))
     done = [point for point in points if _complete(store, point)]
     data = store.json(_data_folder(store), "data.json")
+    facts = {point.checkpoint: store.json(point.checkpoint, "checkpoint.json") for point in done}
     drifts = _frame(row for p in done if p.role != "dense" for row in _rows(study, load, p))
     floors = _frame(row for p in pairs if _complete(store, p) for row in _rows(study, load, p))
     return Results(
         study=study, store=store, data=data, points=done,
-        runs=pd.DataFrame([_run(store, load, p) for p in done] or None, columns=None if done else _RUN),
+        runs=pd.DataFrame([_run(store, facts, load, p) for p in done] or None, columns=None if done else _RUN),
         drift=drifts, floor=floors, pooled=_pooled(drifts, floors),
-        history=_history(store, done), layers=_layers(store, done), problems=_problems(study, store, points, done),
+        history=_history(facts, done), layers=_layers(facts, done), problems=_problems(study, store, points, done),
     )  # fmt: skip
 
 
@@ -104,9 +109,8 @@ def _place(point: Point) -> dict[str, Any]:
     return {"role": point.role, "recipe": point.recipe, "seed": point.seed, "round": point.round}
 
 
-def _run(store: Store, load: Any, point: Point) -> dict[str, Any]:
-    checkpoint = store.json(point.checkpoint, "checkpoint.json")
-    info = checkpoint.get("info", {})
+def _run(store: Store, facts: Facts, load: Any, point: Point) -> dict[str, Any]:
+    info = facts[point.checkpoint].get("info", {})
     row = {
         **_place(point), "target": point.density, "density": info.get("density", 1.0),
         "effective": info.get("effective_density", 1.0), "checkpoint": point.checkpoint,
@@ -172,19 +176,17 @@ def _pooled(drifts: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _history(store: Store, points: list[Point]) -> pd.DataFrame:
+def _history(facts: Facts, points: list[Point]) -> pd.DataFrame:
     rows = []
     for point in points:
-        checkpoint = store.json(point.checkpoint, "checkpoint.json")
-        rows += [{**_place(point), **entry} for entry in checkpoint.get("history", [])]
+        rows += [{**_place(point), **entry} for entry in facts[point.checkpoint].get("history", [])]
     return pd.DataFrame(rows)
 
 
-def _layers(store: Store, points: list[Point]) -> pd.DataFrame:
+def _layers(facts: Facts, points: list[Point]) -> pd.DataFrame:
     rows = []
     for point in points:
-        checkpoint = store.json(point.checkpoint, "checkpoint.json")
-        densities = checkpoint.get("info", {}).get("densities", {})
+        densities = facts[point.checkpoint].get("info", {}).get("densities", {})
         rows += [{**_place(point), "layer": layer, "density": density} for layer, density in densities.items()]
     return pd.DataFrame(rows, columns=["role", "recipe", "seed", "round", "layer", "density"])
 

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
-from prunescope.core.files import atomic_folder, read_text, sha256, write_atomic
+from prunescope.core.files import atomic_folder, read_json, sha256, write_atomic
 from prunescope.study.plan import Cell
 
 
@@ -71,11 +71,11 @@ class Store:
 
     def facts(self, cell: Cell | str) -> dict[str, Any]:
         """The content of `cell.json`."""
-        return self._json(self.path(cell) / "cell.json")
+        return self.json(cell, "cell.json")
 
     def provenance(self, cell: Cell | str) -> dict[str, Any]:
         """The content of `provenance.json`."""
-        return self._json(self.path(cell) / "provenance.json")
+        return self.json(cell, "provenance.json")
 
     def intact(self, cell: Cell | str) -> bool:
         """Whether every file of a done cell has the size and content it was written with."""
@@ -145,14 +145,12 @@ class Store:
         return self.root / "failed" / f"{cell.folder}.json"
 
     def _json(self, file: Path) -> dict[str, Any]:
+        if not file.exists():
+            raise PrunescopeError(f"{file} is missing: the cell is not done; run the study first")
         try:
-            found = json.loads(read_text(file))
+            found = read_json(file)
         except PrunescopeError as error:
-            if not file.exists():
-                raise PrunescopeError(f"{file} is missing: the cell is not done; run the study first") from None
             raise PrunescopeError(f"{error}; run the study again to have it recomputed") from None
-        except json.JSONDecodeError as error:
-            raise PrunescopeError(f"{file} is damaged ({error}); run the study again to have it recomputed") from None
         if not isinstance(found, dict):
             raise PrunescopeError(f"{file} is damaged: expected a JSON object")
         return found
