@@ -79,7 +79,7 @@ def prunable(
     """
     patterns = tuple(ignore)
     known = dict(model.named_parameters())
-    _require_matches(patterns, known)
+    require_matches(patterns, known)
     kinds = (*CONVOLUTIONS, nn.Linear, *(NORMS if norm else ()))
     parts = ("weight", "bias") if bias else ("weight",)
     names = [
@@ -88,7 +88,7 @@ def prunable(
         if isinstance(module, kinds) and (aux or not is_auxiliary(name))
         for part in parts
     ]
-    return [name for name in names if name in known and not any(_matches(name, pattern) for pattern in patterns)]
+    return [name for name in names if name in known and not any(matches(name, pattern) for pattern in patterns)]
 
 
 def is_auxiliary(name: str) -> bool:
@@ -128,16 +128,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _require_matches(patterns: tuple[str, ...], parameters: Iterable[str]) -> None:
+def require_matches(patterns: Iterable[str], parameters: Iterable[str]) -> None:
+    """Refuse a pattern of `ignore` that stands for no parameter and no module; the message names the nearest."""
     names = list(parameters)
     for pattern in patterns:
-        if not any(_matches(name, pattern) for name in names):
+        if not any(matches(name, pattern) for name in names):
             near = get_close_matches(pattern, [*dict.fromkeys(p for name in names for p in _prefixes(name))], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise PrunescopeError(f"ignore: {pattern!r} matches no parameter and no module of the network{hint}")
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern (`fc.weight`, `layer1`, `conv*`) stands for a parameter: by its name, or by a module's."""
     return any(fnmatchcase(prefix, pattern) for prefix in _prefixes(name))
 
 

@@ -12,27 +12,28 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 
 
-def _names(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
     return frozenset(text.split())
 
 
-SAME = _names(
+SAME = words(
     """relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu elu elu_ selu celu gelu silu mish hardswish hardtanh softplus
     softsign sigmoid sigmoid_ tanh tanh_ hardsigmoid logsigmoid log_softmax threshold clamp clamp_ clamp_min clamp_max
     abs neg square pow sqrt normalize local_response_norm dropout dropout1d dropout2d dropout3d alpha_dropout
     feature_alpha_dropout to float double half bfloat16 type type_as cpu cuda detach"""
 )
-STRUCTURE = _names(
+STRUCTURE = words(
     """cat concat concatenate stack flatten view view_as reshape permute transpose t squeeze unsqueeze expand expand_as
     repeat mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     interpolate pad chunk split tensor_split narrow select index_select roll unfold unflatten movedim swapaxes
     pixel_shuffle pixel_unshuffle channel_shuffle unbind contiguous clone __getitem__"""
 )
-CONTRACTION = _names("matmul bmm einsum __rmatmul__")
-SUM = _names("add sub add_ sub_ __rsub__ subtract rsub")
-PRODUCT = _names("mul div mul_ div_ multiply")
-IN_PLACE = _names("add_ sub_ mul_ div_")
-ASIDE = _names(
+CONTRACTION = words("matmul bmm einsum __rmatmul__")
+SUM = words("add sub add_ sub_ __rsub__ subtract rsub")
+PRODUCT = words("mul div mul_ div_ multiply")
+IN_PLACE = words("add_ sub_ mul_ div_")
+ASIDE = words(
     """__get__ size dim ndimension numel is_floating_point is_complex is_contiguous stride get_device __len__ __hash__
     __bool__ __eq__ __ne__ item _assert data_ptr has_names is_nested new_zeros new_ones new_empty new_full new_tensor
     zeros_like ones_like full_like empty_like"""

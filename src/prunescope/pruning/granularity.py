@@ -14,6 +14,7 @@ from prunescope.core.configure import configure
 from prunescope.core.errors import choices
 from prunescope.core.mask import Mask, keep_top
 from prunescope.core.registry import Registry
+from prunescope.models.layers import prunable
 from prunescope.pruning.scope import Scope, layer_densities
 
 #: How the scores of a unit's weights become the unit's.
@@ -45,6 +46,18 @@ class Granularity(ABC):
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
         """A mask with as many units in every tensor, at random places."""
 
+    def fitted(self, model: nn.Module, shape: tuple[int, ...], ignore: Sequence[str] = ()) -> Granularity:
+        """Itself, or a copy that knows the network, run on images of `shape` (C, H, W). Call it before all else."""
+        return self
+
+    def names(self, model: nn.Module, ignore: Sequence[str] = ()) -> list[str]:
+        """Parameters that a mask of this granularity is over: those that may be cut."""
+        return prunable(model, ignore=(*ignore, *self.spares(model)))
+
+    def scored(self, mask: Mask) -> Mask:
+        """The part of a mask whose weights a criterion is to score."""
+        return mask
+
     def density(self, model: nn.Module, mask: Mask) -> float:
         """Share of the units of which anything is kept."""
         return mask.density
@@ -71,10 +84,10 @@ class Weights(Granularity):
     summary: ClassVar[str] = "single weights"
 
     def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
-        return _keep(scores, mask, density, scope, _shapes(mask))
+        return keep_in(scores, mask, density, scope, _shapes(mask))
 
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
-        return Mask({name: _permuted(kept.flatten(), generator).view_as(kept) for name, kept in mask.items()})
+        return Mask({name: permuted(kept.flatten(), generator).view_as(kept) for name, kept in mask.items()})
 
 
 @dataclass(frozen=True)
@@ -104,12 +117,12 @@ class Units(Granularity):
             values = scores[name].detach().cpu().double().flatten().masked_fill(~kept.flatten(), 0.0)
             total = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, flat, values)
             reduced[name] = total / sizes if self.reduce == "mean" else total
-        chosen = _keep(reduced, _alive(units, mask), density, scope, _shapes(mask))
+        chosen = keep_in(reduced, _alive(units, mask), density, scope, _shapes(mask))
         return Mask({name: chosen[name][units[name]] & kept for name, kept in mask.items()})
 
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
         units = self._units(model, mask)
-        return Mask({n: _permuted(live, generator)[units[n]] for n, live in _alive(units, mask).items()})
+        return Mask({n: permuted(live, generator)[units[n]] for n, live in _alive(units, mask).items()})
 
     def density(self, model: nn.Module, mask: Mask) -> float:
         return _alive(self._units(model, mask), mask).density
@@ -124,15 +137,28 @@ def _shapes(mask: Mask) -> dict[str, torch.Size]:
     return {name: kept.shape for name, kept in mask.items()}
 
 
-def _keep(
-    scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope, shapes: Mapping[str, torch.Size]
+def keep_in(
+    scores: Mapping[str, Tensor],
+    mask: Mask,
+    density: float,
+    scope: Scope,
+    shapes: Mapping[str, torch.Size],
+    least: int = 0,
 ) -> Mask:
-    """Of all units together, or of each tensor's; a tensor that already has fewer keeps what it has."""
+    """Of all units together, or of each tensor's; a tensor that already has fewer keeps what it has.
+
+    Args:
+        scores, mask: {tensor: score of every unit, and whether it is still there}.
+        shapes: of the weights that the units are made of, for scopes that ask for them.
+        least: units that every tensor keeps, where the scope gives each a number.
+    """
     if scope == "global":
         return keep_top(scores, mask, round(density * mask.total))
     shares, parts = layer_densities(shapes, density, scope), dict[str, Tensor]()
     for name, kept in mask.items():
-        parts |= keep_top(scores, Mask({name: kept}), min(round(shares[name] * kept.numel()), int(kept.sum())))
+        parts |= keep_top(
+            scores, Mask({name: kept}), min(max(least, round(shares[name] * kept.numel())), int(kept.sum()))
+        )
     return Mask(parts)
 
 
@@ -141,5 +167,6 @@ def _alive(units: Mapping[str, Tensor], mask: Mask) -> Mask:
     return Mask({name: units[name].flatten().bincount(kept.flatten().double()) > 0 for name, kept in mask.items()})
 
 
-def _permuted(values: Tensor, generator: torch.Generator) -> Tensor:
+def permuted(values: Tensor, generator: torch.Generator) -> Tensor:
+    """The values in another order."""
     return values[torch.randperm(len(values), generator=generator)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,20 +17,19 @@ from prunescope.data.training_batches import steps_per_epoch, training_batches
 from prunescope.engine.train import History, StepState, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
-from prunescope.models.layers import prunable
 from prunescope.pruning.granularity import Granularity
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scoring import Batches, cut
 
 
 def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
-    """The mask before the first round: everything that the recipe may prune is kept."""
+    """The mask before the first round: everything that the recipe (its granularity fitted) may prune is kept."""
     return whole_mask(model, recipe.granularity, recipe.ignore)
 
 
 def whole_mask(model: nn.Module, granularity: Granularity, ignore: Sequence[str] = ()) -> Mask:
     """Everything kept, over the parameters that may be cut at this granularity."""
-    return Mask.dense(model, prunable(model, ignore=(*ignore, *granularity.spares(model))))
+    return Mask.dense(model, granularity.names(model, ignore))
 
 
 def criterion_batches(split: Split, training: Training, seed: int, device: torch.device | str = "cpu") -> Batches:
@@ -110,6 +110,7 @@ def rounds(
     if not recipe.rewind.keeps_weights and rewind_weights is None:
         raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
     retraining = recipe.training or training
+    recipe = replace(recipe, granularity=recipe.granularity.fitted(model, split.shape, recipe.ignore))
     mask = first_mask(model, recipe)
     for number, density in enumerate(recipe.schedule.densities(), start=1):
         chosen = derive(seed, "criterion", number)

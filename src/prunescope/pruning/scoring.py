@@ -100,7 +100,7 @@ def cut(
     for density in steps:
         with untouched(model):
             mask.apply_(model)
-            scores = by.score(model, mask, batches=batches, seed=seed)
+            scores = by.score(model, granularity.scored(mask), batches=batches, seed=seed)
         mask = granularity.keep(model, scores, mask, density, scope)
     return mask
 

@@ -129,6 +129,7 @@ class Workshop:
     def _mask(self, cell: Cell, model: nn.Module, before: Mask | None, data: Dataset) -> Mask:
         params = cell.params
         units = named(granularities, params.get("granularity", "weight"), "granularity")
+        units = units.fitted(model, data.train.shape, params.get("ignore", ()))
         if "control" in params:
             ticket = self._checkpoint(cell.parents["ticket"]).mask
             assert ticket is not None
