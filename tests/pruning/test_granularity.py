@@ -26,7 +26,7 @@ from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import Scope
 from prunescope.pruning.scoring import criterion, cut
 
-ALL = [granularity(name) for name in granularities if name not in ("weight", "n:m", "channel")]  # channels: test_channels
+ALL = [granularity(name) for name in granularities if name not in ("weight", "n:m", "channel")]
 
 
 class Grouped(nn.Module):

@@ -52,7 +52,7 @@ class FewHeads(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, **options: object
     ) -> tuple[Tensor, None]:
         """(output, None), as `nn.MultiheadAttention` with `need_weights=False`."""
-        if key is not query or value is not query or need_weights or any(options.values()):
+        if key is not query or value is not query or need_weights or _asks(options):
             raise PrunescopeError("attention with fewer heads does self-attention without masks and weights only")
         x = query if self.batch_first else query.transpose(0, 1)
         q, k, v = (
@@ -62,3 +62,8 @@ class FewHeads(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         mixed = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return (mixed if self.batch_first else mixed.transpose(0, 1)), None
+
+
+def _asks(options: dict[str, object]) -> bool:
+    """Whether an option of attention is on."""
+    return any(isinstance(value, Tensor) or bool(value) for value in options.values())

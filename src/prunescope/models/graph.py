@@ -130,6 +130,8 @@ class _Tracker(TorchFunctionMode):
         if name == "__get__":
             name = ATTRIBUTES.get(func.__self__.__name__, name)
         touched = any(is_signal(value) for value in flat((args, tuple(kwargs.values()))))
+        if not touched and name.endswith("_") and not name.endswith("__") and self.name(args[0]) is not None:
+            return args[0]  # a norm that counts its batches: nothing of the network changes
         if name in ASIDE or not touched:
             return func(*args, **kwargs)
         if name == "t":

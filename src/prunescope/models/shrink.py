@@ -170,8 +170,9 @@ def resize(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> nn.Modul
             _set(model, name, FewHeads.of(module, range(wanted["num_heads"])))
             continue
         for key, value in wanted.items():
-            if not isinstance(value, int) or not 0 < value <= getattr(module, key, 0):
-                raise PrunescopeError(f"{name}.{key}: expected 1 to {getattr(module, key, 0)}, got {value!r}")
+            most = getattr(module, key, None)
+            if not isinstance(value, int) or not isinstance(most, int) or not 0 < value <= most:
+                raise PrunescopeError(f"{name}.{key}: expected a number from 1 to {most}, got {value!r}")
             setattr(module, key, value)
         for part, tensor in _sized(module):
             _replace(module, part, tensor)
