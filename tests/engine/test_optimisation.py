@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, MultiStepLR, OneCycleLR
 
 from prunescope.engine.optimisation import learning_rate, make_optimizer
 from prunescope.engine.training import Training
@@ -38,6 +38,20 @@ def test_schedules_equal_pytorchs(total: int) -> None:
     )
 
 
+@pytest.mark.parametrize("per_epoch", [1, 7, 10])
+def test_exponential_falls_after_every_epoch(per_epoch: int) -> None:
+    training = Training(lr=0.1, schedule="exponential", gamma=0.9)
+    ours = [learning_rate(training, step, 6 * per_epoch, per_epoch) for step in range(6 * per_epoch)]
+    epochs = peer(lambda o: ExponentialLR(o, 0.9), 6)  # PyTorch counts its calls, one an epoch
+    assert ours == pytest.approx([rate for rate in epochs for _ in range(per_epoch)], rel=1e-12)
+
+
+def test_exponential_begins_to_fall_after_the_warmup() -> None:
+    training = Training(lr=1.0, schedule="exponential", gamma=0.5, warmup_epochs=1, epochs=3)
+    rates = [learning_rate(training, step, 6, 2) for step in range(6)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.5, 0.5])
+
+
 def test_warmup_rises_linearly_to_the_schedule() -> None:
     training = Training(lr=1.0, schedule="cosine", warmup_epochs=1, epochs=3)
     rates = [learning_rate(training, step, 30, 10) for step in range(30)]
@@ -51,6 +65,19 @@ def test_optimisers() -> None:
     assert isinstance(sgd, torch.optim.SGD)
     assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (0.8, True, 0.1)
     assert isinstance(make_optimizer(model, Training(optimizer="adamw")), torch.optim.AdamW)
+
+
+def test_adam_adds_weight_decay_to_the_gradient_and_adamw_does_not() -> None:
+    """Without a gradient, Adam's first step is lr long whatever the decay is; AdamW shrinks by lr x decay."""
+    ends = {}
+    for kind in ("adam", "adamw"):
+        model = nn.Linear(1, 1, bias=False)
+        with torch.no_grad():
+            model.weight.fill_(2.0)
+        model.weight.grad = torch.zeros_like(model.weight)
+        make_optimizer(model, Training(optimizer=kind, lr=0.1, weight_decay=0.5)).step()  # type: ignore[arg-type]
+        ends[kind] = model.weight.item()
+    assert ends == {"adam": pytest.approx(2 - 0.1), "adamw": pytest.approx(2 - 2 * 0.1 * 0.5)}
 
 
 def test_weight_decay_spares_norm_and_biases_when_asked() -> None:

@@ -73,7 +73,8 @@ def plain_loop(model: nn.Module, split: Split, training: Training, seed: int, we
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optimizer": "adamw", "lr": 0.01}, {"nesterov": True, "schedule": "onecycle"}, {"epochs": 1.5},
+    [{}, {"optimizer": "adamw", "lr": 0.01}, {"optimizer": "adam", "lr": 0.01, "schedule": "exponential"},
+     {"nesterov": True, "schedule": "onecycle"}, {"epochs": 1.5},
      {"label_smoothing": 0.1}],
 )  # fmt: skip
 def test_equals_a_plain_loop_bit_for_bit(changes: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from prunescope.engine.training import Training
         ({"epochs": inf}, "epochs must be above 0 and finite, got inf"),
         ({"lr": nan}, "lr must be above 0 and finite, got nan"),
         ({"weight_decay": inf}, "weight_decay"),
-        ({"optimizer": "adam"}, "unknown optimizer 'adam'; did you mean 'adamw'"),
+        ({"optimizer": "adamww"}, "unknown optimizer 'adamww'; did you mean 'adamw'"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
         ({"class_weights": "ballanced"}, "did you mean 'balanced'"),
         ({"precision": "fp16"}, "unknown precision 'fp16'.*Known: 32, auto, bf16"),

@@ -20,8 +20,9 @@ _FIRST, _LAST = 1 / 25, 1 / 25e4  # one-cycle's rates at both ends, relative to 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimiser over all parameters, in one group, or in two when `decay_norm_bias` is off."""
     groups = _groups(list(model.parameters()), training)
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=training.lr, weight_decay=training.weight_decay)
+    if training.optimizer != "sgd":
+        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, lr=training.lr, weight_decay=training.weight_decay)
     return torch.optim.SGD(
         groups,
         lr=training.lr,
@@ -53,6 +54,8 @@ def learning_rate(training: Training, step: int, total: int, per_epoch: int) -> 
         return training.lr * (step + 1) / (warmup + 1)
     if training.schedule == "cosine":
         return training.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if training.schedule == "exponential":
+        return training.lr * training.gamma ** ((step - warmup) // per_epoch)
     if training.schedule == "step":
         return training.lr * training.gamma ** sum(step >= round(part * total) for part in training.milestones)
     return training.lr

@@ -18,12 +18,16 @@ class Training:
 
     Attributes:
         epochs: length of the whole schedule; fractions are allowed.
+        optimizer: `sgd`, `adam` (weight decay is part of the gradient: L2) or `adamw` (weight decay apart from it).
         lr: the peak learning rate.
         decay_norm_bias: whether weight decay goes to batch norm and biases too, as in the CIFAR recipes of the
             tickets' papers; False spares every parameter of fewer than two dimensions.
-        schedule: `cosine` to zero, `step` (x gamma at each milestone), `onecycle` (up over 30 %, then down to nearly
-            zero, both as cosines: PyTorch's reading of Smith and Topin 2018; momentum stays) or `constant`.
+        schedule: `cosine` to zero, `step` (x gamma at each milestone), `exponential` (x gamma after every epoch),
+            `onecycle` (up over 30 %, then down to nearly zero, both as cosines: PyTorch's reading of Smith and Topin
+            2018; momentum stays) or `constant`. A retraining that does not rewind enters it at its start, so that it
+            begins anew after every cut.
         milestones: fractions of the whole training at which `step` multiplies by `gamma`.
+        gamma: the factor of `step` and `exponential`.
         warmup_epochs: the rate rises linearly over these first epochs (not for `onecycle`).
         class_weights: `balanced` weighs the loss of class k by n / (classes * n_k).
         precision: `bf16` (automatic mixed precision), `32`, or `auto`: bf16 where the device computes it natively.
@@ -31,13 +35,13 @@ class Training:
 
     epochs: float = 10
     batch_size: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
     decay_norm_bias: bool = True
-    schedule: Literal["cosine", "step", "onecycle", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "exponential", "onecycle", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
     warmup_epochs: float = 0.0
