@@ -214,6 +214,28 @@ def test_a_recipe_may_train_otherwise_and_history_tells() -> None:
     assert all(entry["lr"] <= 0.01 and 0 <= entry["val_accuracy"] <= 1 for entry in entries)  # type: ignore[operator]
 
 
+def test_rounds_may_differ_in_length() -> None:
+    recipe = Recipe("r", schedule=SCHEDULE, rewind=Rewind("none"), epochs_per_round=(1, 1, 2))
+    seen: list[tuple[int, float]] = []
+    found = run(recipe, on_step=[lambda step: seen.append((step.step, step.optimizer.param_groups[0]["lr"]))])
+    assert [checkpoint.history[-1]["step"] for checkpoint in found] == [3, 3, 6]
+    assert [step for step, rate in seen if rate == TRAINING.lr] == [1, 1, 1]  # every round enters a schedule of its own
+    with pytest.raises(PrunescopeError, match="epochs must be above 0"):
+        next(rounds(trained(), replace(recipe, epochs_per_round=(1, 1, 0)), SPLIT, TRAINING, seed=0))
+
+
+@each_rewind
+def test_density_one_trains_the_uncut_network_again(rewind: Rewind) -> None:
+    (found,) = run(Recipe("whole", schedule=Schedule(density=1), rewind=rewind))
+    assert found.mask is not None
+    assert found.mask == Mask.dense(tiny_net(), PRUNABLE)
+    net, weights = trained(), rewind_weights(Recipe("r", rewind=rewind))
+    if weights is not None:
+        net.load_state_dict(weights)
+    fit(net, SPLIT, TRAINING, seed=0, start=K if rewind.has_step else 0, order=1, device="cpu")
+    assert same(state(net), dict(found.weights))
+
+
 def test_ignored_layers_are_not_in_the_mask() -> None:
     recipe = replace(LATE, ignore=("head", "conv1*"))
     assert list(first_mask(tiny_net(), recipe)) == ["conv2.weight"]

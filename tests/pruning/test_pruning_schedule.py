@@ -33,8 +33,13 @@ def test_densities_fall_strictly_and_end_exactly(density: float, rounds: int, ki
     assert all(1 > a > b for a, b in pairwise(densities))
 
 
-@pytest.mark.parametrize("density", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_densities_that_prune_nothing_or_everything_are_refused(density: float) -> None:
+@pytest.mark.parametrize("kind", ["geometric", "linear", "one-shot"])
+def test_density_one_keeps_everything_in_one_round(kind: Kind) -> None:
+    assert Schedule(density=1, rounds=6, kind=kind).densities() == (1,)
+
+
+@pytest.mark.parametrize("density", [0.0, -0.1, 1.000001, 1.5, float("nan"), float("inf")])
+def test_densities_that_are_no_share_are_refused(density: float) -> None:
     with pytest.raises(PrunescopeError, match="density is the share of weights kept"):
         Schedule(density=density)
 

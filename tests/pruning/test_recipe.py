@@ -36,6 +36,19 @@ def test_a_list_of_ignored_layers_becomes_hashable() -> None:
         ({"criterion": Magnitude}, "criterion must be a Criterion"),
         ({"scope": "tensor"}, "unknown scope 'tensor'"),
         ({"ignore": "fc"}, "ignore must be a list"),
+        (
+            {"epochs_per_round": (2, 2), "schedule": Schedule(rounds=3)},
+            "names 2 retrainings, .* 3 rounds",
+        ),
+        (
+            {
+                "training": Training(epochs=9),
+                "rewind": Rewind("late", "2ep"),
+                "schedule": Schedule(rounds=2),
+                "epochs_per_round": (3, 2),
+            },
+            "the training has 2 epochs",
+        ),
         ({"training": Training(epochs=2), "rewind": Rewind("late", "2ep")}, "the training has 2 epochs"),
         ({"training": Training(epochs=2), "rewind": Rewind("lr", "3ep")}, "the training has 2 epochs"),
     ],

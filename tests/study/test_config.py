@@ -53,6 +53,17 @@ def test_a_recipe_may_set_back_what_the_study_changed() -> None:
         ({"recipes": [{"name": "r", "schedule": {"densty": 0.1}}]}, "did you mean 'density'?"),
         ({"recipes": [{"name": "r", "rewind": {"to": "back"}}]}, "recipes[0].rewind.to"),
         ({"recipes": [{"name": "r"}, {"name": "r"}]}, "the name 'r' is used twice"),
+        ({"recipes": [{"name": "r", "schedule": {"density": 0}}]}, "recipes[0].schedule: density is the share"),
+        ({"recipes": [{"name": "r", "schedule": {"density": 1.5}}]}, "above 0 and at most 1, got 1.5"),
+        ({"recipes": [{"name": "r", "epochs_per_round": [2]}]}, "recipes[0]: epochs_per_round names 1 retrainings"),
+        (
+            {"recipes": [{"name": "r", "schedule": {"rounds": 2}, "epochs_per_round": [2, 1]}]},
+            "recipes[0]: rewinding at 1ep leaves nothing to train: the training has 1 epochs",
+        ),
+        (
+            {"recipes": [{"name": "r", "schedule": {"rounds": 2}, "epochs_per_round": [2, -1]}]},
+            "recipes[0]: epochs must be above 0",
+        ),
         ({"probes": ["gradcamm"]}, "did you mean 'gradcam'?"),
         ({"probes": ["gradcam", "gradcam"]}, "listed twice"),
         ({"seeds": {"dense": [0], "tickets": [1]}}, "must be among the dense seeds"),

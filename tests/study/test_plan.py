@@ -90,6 +90,17 @@ def test_controls_without_rewinding_train_as_long_as_their_ticket() -> None:
     assert control.params["times"] == 3
 
 
+def test_rounds_of_their_own_lengths_and_the_control_that_trains_as_long() -> None:
+    recipe = {"name": "tune", "schedule": {"density": 0.25, "rounds": 3}, "rewind": {"to": "none"},
+              "epochs_per_round": [1, 1, 4]}  # fmt: skip
+    study = read_study(tiny(recipes=[recipe], controls={"kinds": ["dense"], "rounds": [2, 3]}))
+    assert read_study(study.as_mapping()) == study
+    trained = [cell for cell in make_plan(study).cells.values() if cell.kind == "retrain"]
+    lengths = {cell.label: cell.params["training"]["epochs"] for cell in trained if "role" not in cell.params}
+    assert lengths == {"tune round 1 seed 0": 1, "tune round 2 seed 0": 1, "tune round 3 seed 0": 4}
+    assert [cell.params["epochs"] for cell in trained if "role" in cell.params] == [[1, 1], [1, 1, 4]]
+
+
 def test_queue_hands_out_everything_once_and_parents_first() -> None:
     plan = make_plan(read_study(tiny()))
     queue, seen = Queue(plan, set()), []

@@ -69,7 +69,7 @@ def retrain(
     """Rewind `model` in place as the recipe says, and train it under the mask.
 
     Args:
-        training: how to train (the caller resolves `recipe.training or dense training`).
+        training: how to train (the caller resolves it: `recipe.retraining`).
         rewind_weights: state (weights and buffers) to go back to; None keeps the weights.
         start: optimiser step at which the schedule is entered; None: where the recipe rewinds to.
         order: data order; rounds pass their number.
@@ -109,14 +109,14 @@ def rounds(
     """
     if not recipe.rewind.keeps_weights and rewind_weights is None:
         raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
-    retraining = recipe.training or training
+    recipe.require_fits(training)
     recipe = replace(recipe, granularity=recipe.granularity.fitted(model, split.shape, recipe.ignore))
     mask = first_mask(model, recipe)
     for number, density in enumerate(recipe.schedule.densities(), start=1):
         chosen = derive(seed, "criterion", number)
         mask = cut_round(model, mask, recipe, density=density, split=split, training=training, seed=chosen)
         history = retrain(
-            model, mask, recipe, split, retraining,
+            model, mask, recipe, split, recipe.retraining(training, number),
             rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
             order=number, seed=seed, validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from prunescope.core.errors import PrunescopeError, choices
@@ -24,6 +24,7 @@ class Recipe:
             to its own (`prunescope.pruning.scope`).
         granularity: what is cut at once: weights, filters ...; densities are shares of these.
         training: how each round retrains; None: as the dense network was trained.
+        epochs_per_round: of the retraining after each cut, `(2, 2, 10)`; none: those of the training, every time.
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.
     """
 
@@ -37,6 +38,7 @@ class Recipe:
     training: Training | None = None
     ignore: tuple[str, ...] = ()
     granularity: Granularity = field(default_factory=Weights)
+    epochs_per_round: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -55,5 +57,24 @@ class Recipe:
         if isinstance(self.ignore, str):
             raise PrunescopeError(f"ignore must be a list of names, got the text {self.ignore!r}")
         object.__setattr__(self, "ignore", tuple(self.ignore))
+        object.__setattr__(self, "epochs_per_round", tuple(self.epochs_per_round))
+        rounds, given = len(self.schedule.densities()), len(self.epochs_per_round)
+        if given not in (0, rounds):
+            raise PrunescopeError(f"epochs_per_round names {given} retrainings, the schedule has {rounds} rounds")
         if self.training is not None:
-            self.rewind.require_inside(self.training.epochs)
+            self.require_fits(self.training)
+
+    def retraining(self, dense: Training, number: int) -> Training:
+        """How round `number` (from 1) trains, where the dense networks train as `dense` says.
+
+        >>> recipe = Recipe("r", schedule=Schedule(rounds=3), epochs_per_round=(2, 2, 10))
+        >>> [recipe.retraining(Training(epochs=20), number).epochs for number in (1, 2, 3)]
+        [2, 2, 10]
+        """
+        training = self.training or dense
+        return replace(training, epochs=self.epochs_per_round[number - 1]) if self.epochs_per_round else training
+
+    def require_fits(self, dense: Training) -> None:
+        """Refuse retrainings that cannot be, as far as it can be told without the data."""
+        for number in range(1, len(self.schedule.densities()) + 1):
+            self.rewind.require_inside(self.retraining(dense, number).epochs)

@@ -17,7 +17,7 @@ class Schedule:
     """Densities after each round.
 
     Attributes:
-        density: after the last round, in (0, 1).
+        density: after the last round, in (0, 1]; 1 cuts nothing, in one round, whatever `rounds` says.
         rounds: how many.
         kind: `geometric` keeps the same share of the survivors each round (the lottery ticket's), `linear` removes
             the same number of weights each round, `one-shot` cuts once, whatever `rounds` says.
@@ -31,9 +31,9 @@ class Schedule:
     kind: Kind = "geometric"
 
     def __post_init__(self) -> None:
-        if not 0 < self.density < 1:
+        if not 0 < self.density <= 1:
             raise PrunescopeError(
-                f"density is the share of weights kept at the end, above 0 and below 1, got {self.density}"
+                f"density is the share of weights kept at the end, above 0 and at most 1, got {self.density}"
             )
         if self.rounds < 1 or self.rounds != int(self.rounds):
             raise PrunescopeError(f"rounds must be a whole number of at least 1, got {self.rounds}")
@@ -42,7 +42,7 @@ class Schedule:
 
     def densities(self) -> tuple[float, ...]:
         """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`."""
-        if self.kind == "one-shot":
+        if self.kind == "one-shot" or self.density == 1:
             return (self.density,)
         parts = [r / self.rounds for r in range(1, self.rounds)]
         if self.kind == "linear":

@@ -180,12 +180,21 @@ def _recipe(spec: object, dense: Training, where: str) -> Recipe:
         recipe.rewind.require_inside(dense.epochs)
     except PrunescopeError as error:
         raise PrunescopeError(f"{where}.rewind: {error}") from None
-    if changed is None:
-        return recipe
+    own = None if changed is None else _retraining(changed, dense, f"{where}.training")
+    try:
+        recipe = replace(recipe, training=own)
+        recipe.require_fits(dense)
+    except PrunescopeError as error:
+        raise PrunescopeError(f"{where}: {error}") from None
+    return recipe
+
+
+def _retraining(changed: object, dense: Training, where: str) -> Training:
+    """The dense training with what the recipe changes in it."""
     if not isinstance(changed, Mapping):
-        raise PrunescopeError(f"{where}.training: expected a mapping of options, got {changed!r}")
+        raise PrunescopeError(f"{where}: expected a mapping of options, got {changed!r}")
     base = {item.name: getattr(dense, item.name) for item in fields(Training)}
-    return replace(recipe, training=configure(Training, {**base, **changed}, f"{where}.training"))
+    return configure(Training, {**base, **changed}, where)
 
 
 def _probes(specs: list[Any]) -> dict[str, Probe]:

@@ -174,7 +174,7 @@ class _Builder:
 
     def retrain(self, recipe: Recipe, seed: int, number: int, cut: Cell, role: Role, times: int = 1) -> Cell:
         """Training under a mask, from where the recipe rewinds to; `times` as many epochs when it does not rewind."""
-        training = recipe.training or self.study.training
+        training = recipe.retraining(self.study.training, number)
         params: dict[str, Any] = {
             "training": canonical(training), "seed": seed, "round": number, "rewind": canonical(recipe.rewind),
         }  # fmt: skip
@@ -182,6 +182,8 @@ class _Builder:
             params["role"] = role
         if times != 1:
             params["times"] = times
+            if recipe.epochs_per_round:
+                params["epochs"] = list(recipe.epochs_per_round[:times])
         parents = {"cut": cut, "data": self.data}
         if recipe.rewind.to in ("init", "late") and role != "reinit":
             parents["rewind"] = self.dense(seed, "0it" if recipe.rewind.to == "init" else str(recipe.rewind.at))

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -155,18 +156,18 @@ class Workshop:
         assert pruned.mask is not None
         role, seed, number = params.get("role", "ticket"), params["seed"], params["round"]
         model = self._model(data, derive(seed, "reinit", number), fresh=role == "reinit")
-        start = 0
         if role != "reinit":
             source = self._checkpoint(cell.parents["rewind"]) if "rewind" in cell.parents else pruned
             source.into(model)
-            start = rewind.start(self._per_epoch(training, data), training.total_steps(data.train))
         pruned.mask.apply_(model)
         history: list[Any] = []
         with self._writing(cell) as folder:
-            for turn in range(params.get("times", 1)):
+            for turn, epochs in enumerate(params.get("epochs", [training.epochs] * params.get("times", 1))):
+                part = replace(training, epochs=epochs)
+                start = rewind.start(self._per_epoch(part, data), part.total_steps(data.train))
                 history += self._fit(
-                    cell, model, training, data, progress,
-                    part=turn, seed=seed, mask=pruned.mask, start=start, order=1000 * turn + number,
+                    cell, model, part, data, progress, part=turn, seed=seed, mask=pruned.mask,
+                    start=0 if role == "reinit" else start, order=1000 * turn + number,
                 )  # fmt: skip
             info = self._density(model, pruned.mask, data)
             Checkpoint.of(model, mask=pruned.mask, round=number, history=tuple(history), info=info).save(folder)
