@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
+from prunescope.engine.distillation import Distillation, Teacher
 from prunescope.engine.train import StepState, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
@@ -222,6 +223,22 @@ def test_rounds_may_differ_in_length() -> None:
     assert [step for step, rate in seen if rate == TRAINING.lr] == [1, 1, 1]  # every round enters a schedule of its own
     with pytest.raises(PrunescopeError, match="epochs must be above 0"):
         next(rounds(trained(), replace(recipe, epochs_per_round=(1, 1, 0)), SPLIT, TRAINING, seed=0))
+
+
+@each_rewind
+def test_every_round_learns_from_the_dense_network(rewind: Rewind) -> None:
+    by = Distillation(0.7, 2.0)
+    found = run(Recipe("taught", schedule=Schedule(0.3, 2), rewind=rewind, distill=by))
+    weights, start = rewind_weights(Recipe("r", rewind=rewind)), K if rewind.has_step else 0
+    net, teacher = trained(), Teacher(trained(), by)
+    for checkpoint in found:
+        if weights is not None:
+            net.load_state_dict(weights)
+        fit(
+            net, SPLIT, TRAINING, seed=0, mask=checkpoint.mask, teacher=teacher, start=start,
+            order=checkpoint.round, device="cpu",
+        )  # fmt: skip
+        assert same(state(net), dict(checkpoint.weights))
 
 
 @each_rewind

@@ -101,6 +101,18 @@ def test_rounds_of_their_own_lengths_and_the_control_that_trains_as_long() -> No
     assert [cell.params["epochs"] for cell in trained if "role" in cell.params] == [[1, 1], [1, 1, 4]]
 
 
+def test_a_taught_recipe_has_its_dense_network_for_a_teacher() -> None:
+    recipe = {**tiny()["recipes"][0], "name": "taught", "distill": {"temperature": 2}}
+    study = read_study(tiny(recipes=[*tiny()["recipes"], recipe], seeds=[0, 1]))
+    assert read_study(study.as_mapping()) == study
+    cells = make_plan(study).cells
+    assert keys(seeds=[0, 1]) < set(cells)
+    taught = [cell for cell in cells.values() if "teacher" in cell.parents]
+    assert [cell.label for cell in taught] == [f"taught round {n} seed {s}" for s in (0, 1) for n in (1, 2)]
+    assert [cell.parents["teacher"].label for cell in taught] == [f"dense seed {s}" for s in (0, 0, 1, 1)]
+    assert {str(cell.params["distill"]) for cell in taught} == {"{'temperature': 2.0}"}
+
+
 def test_queue_hands_out_everything_once_and_parents_first() -> None:
     plan = make_plan(read_study(tiny()))
     queue, seen = Queue(plan, set()), []

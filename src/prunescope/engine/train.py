@@ -20,6 +20,7 @@ from prunescope.core.seeds import derive
 from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch, training_batches
 from prunescope.engine.device import computes_bf16, pick_device
+from prunescope.engine.distillation import Teacher
 from prunescope.engine.objective import Objective
 from prunescope.engine.optimisation import learning_rate, make_optimizer
 from prunescope.engine.sweep import logits_of
@@ -54,6 +55,7 @@ def fit(
     *,
     seed: int,
     mask: Mask | None = None,
+    teacher: Teacher | None = None,
     start: int = 0,
     stop: int | None = None,
     order: int = 0,
@@ -70,6 +72,7 @@ def fit(
 
     Args:
         mask: pruned weights are exactly zero after every step, whatever momentum and weight decay do.
+        teacher: a trained network whose answers are learned too.
         start: schedule position and data order begin here, with fresh momentum (late rewinding).
         stop: the step to stop after; None: the end of the schedule.
         order: another data order under the same seed; rounds of a recipe pass their number.
@@ -78,8 +81,8 @@ def fit(
         validate: a split whose accuracy is measured after every epoch. Never the test split.
         state: file in which the state is kept after every epoch. When it is there already, training goes on from it;
             the caller removes it. It holds weights, so it stands for this call whatever `model` starts from. A damaged
-            state, or one of another training (other options, seeds, stretch, labels, mask, shapes), is left out with a
-            `PrunescopeWarning`.
+            state, or one of another training (other options, seeds, stretch, labels, mask, teacher, shapes), is left
+            out with a `PrunescopeWarning`.
 
     Returns:
         One entry per epoch: epoch (from 1), step (done by then), loss and accuracy (means over the training batches
@@ -96,9 +99,10 @@ def fit(
     stop = total if stop is None else stop
     if not 0 <= start <= stop <= total:
         raise PrunescopeError(f"cannot train from step {start} to {stop}: the schedule has {total} steps")
-    run = _Run(model, split, training, seed=derive(seed, "training", order), mask=mask, device=device)
-    masks = [] if mask is None else mask.items()
-    owner = identity(training, seed, order, start, stop, split.labels, *_shapes(model), *masks)
+    noise = derive(seed, "training", order)
+    run = _Run(model, split, training, seed=noise, mask=mask, teacher=teacher, device=device)
+    others = [*({} if mask is None else mask).items(), *(() if teacher is None else teacher.parts())]
+    owner = identity(training, seed, order, start, stop, split.labels, *_shapes(model), *others)
     step, history = start, list[dict[str, Any]]()
     if (stored := load_state(state, owner)) is not None:
         run.model.load_state_dict(stored["model"])
@@ -131,14 +135,17 @@ class _Run:
     """Model, optimiser and masks of one call of `fit`, on their device."""
 
     def __init__(
-        self, model: nn.Module, split: Split, training: Training, *, seed: int, mask: Mask | None, device: torch.device
-    ) -> None:
+        self, model: nn.Module, split: Split, training: Training, *,
+        seed: int, mask: Mask | None, teacher: Teacher | None, device: torch.device,
+    ) -> None:  # fmt: skip
         plugins: list[Any] = [LightningEnvironment()]  # one process: not to be guessed from SLURM's or MPI's variables
         if _wants_bf16(training, device):
             plugins.append(MixedPrecision("bf16-mixed", device.type))  # by name, Fabric would announce it every time
         self.fabric = Fabric(accelerator=device.type, devices=[device.index] if device.index else 1, plugins=plugins)
         self.model, self.split, self.training, self.seed, self.device = model, split, training, seed, device
-        model.to(device, memory_format=torch.channels_last if training.channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+        layout = torch.channels_last if training.channels_last else torch.contiguous_format
+        self.teacher = None if teacher is None else teacher.copy(device, layout)  # before masks: it may be the model
+        model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.masked = _masked(model, mask, device)
         self.wrapped, self.optimizer = self.fabric.setup(model, make_optimizer(model, training))
         self.objective = Objective(split, training, device)
@@ -180,6 +187,10 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, logits = self.objective(self.wrapped(x), y)
+        if self.teacher is not None:
+            with self.fabric.autocast():
+                soft = self.teacher.logits(x)
+            loss = self.teacher.by(loss, logits, soft)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive
 from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch, training_batches
+from prunescope.engine.distillation import Teacher
 from prunescope.engine.train import History, StepState, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
@@ -112,12 +114,14 @@ def rounds(
     recipe.require_fits(training)
     recipe = replace(recipe, granularity=recipe.granularity.fitted(model, split.shape, recipe.ignore))
     mask = first_mask(model, recipe)
+    teacher = None if recipe.distill is None else Teacher(copy.deepcopy(model), recipe.distill)
     for number, density in enumerate(recipe.schedule.densities(), start=1):
         chosen = derive(seed, "criterion", number)
         mask = cut_round(model, mask, recipe, density=density, split=split, training=training, seed=chosen)
         history = retrain(
             model, mask, recipe, split, recipe.retraining(training, number),
             rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
-            order=number, seed=seed, validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
+            teacher=teacher, order=number, seed=seed,
+            validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
         )  # fmt: skip
         yield Checkpoint.of(model, mask=mask, round=number, history=history)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.engine.distillation import Distillation
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.granularity import Granularity, Weights
@@ -25,6 +26,7 @@ class Recipe:
         granularity: what is cut at once: weights, filters ...; densities are shares of these.
         training: how each round retrains; None: as the dense network was trained.
         epochs_per_round: of the retraining after each cut, `(2, 2, 10)`; none: those of the training, every time.
+        distill: whether retraining also learns the dense network's answers, and how.
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.
     """
 
@@ -39,6 +41,7 @@ class Recipe:
     ignore: tuple[str, ...] = ()
     granularity: Granularity = field(default_factory=Weights)
     epochs_per_round: tuple[float, ...] = ()
+    distill: Distillation | None = None
 
     def __post_init__(self) -> None:
         if not self.name:

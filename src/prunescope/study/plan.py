@@ -187,6 +187,9 @@ class _Builder:
         parents = {"cut": cut, "data": self.data}
         if recipe.rewind.to in ("init", "late") and role != "reinit":
             parents["rewind"] = self.dense(seed, "0it" if recipe.rewind.to == "init" else str(recipe.rewind.at))
+        if recipe.distill is not None:
+            params["distill"] = canonical(recipe.distill)
+            parents["teacher"] = self.dense(seed)
         name = recipe.name if role == "ticket" else f"{recipe.name} {role}"
         return self.plan.add(Cell("retrain", params, parents, f"{name} round {number} seed {seed}"))
 

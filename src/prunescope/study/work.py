@@ -27,6 +27,7 @@ from prunescope.data.load import load_data
 from prunescope.data.split import NAMES, Dataset
 from prunescope.data.training_batches import steps_per_epoch
 from prunescope.engine.device import pick_device
+from prunescope.engine.distillation import Distillation, Teacher
 from prunescope.engine.steps import Step
 from prunescope.engine.train import fit
 from prunescope.engine.training import Training
@@ -166,11 +167,18 @@ class Workshop:
                 part = replace(training, epochs=epochs)
                 start = rewind.start(self._per_epoch(part, data), part.total_steps(data.train))
                 history += self._fit(
-                    cell, model, part, data, progress, part=turn, seed=seed, mask=pruned.mask,
+                    cell, model, part, data, progress,
+                    part=turn, seed=seed, mask=pruned.mask, teacher=self._teacher(cell, data),
                     start=0 if role == "reinit" else start, order=1000 * turn + number,
                 )  # fmt: skip
             info = self._density(model, pruned.mask, data)
             Checkpoint.of(model, mask=pruned.mask, round=number, history=tuple(history), info=info).save(folder)
+
+    def _teacher(self, cell: Cell, data: Dataset) -> Teacher | None:
+        if "teacher" not in cell.parents:
+            return None
+        network = self._checkpoint(cell.parents["teacher"]).into(self._model(data, 0))
+        return Teacher(network, configure(Distillation, cell.params["distill"], "distill"))
 
     def _probe(self, cells: Sequence[Cell], progress: Progress) -> None:
         first = cells[0]
