@@ -13,14 +13,19 @@ from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
+from prunescope.core.seeds import derive
 from prunescope.engine.distillation import Distillation, Teacher
 from prunescope.engine.train import StepState, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.pruning.criteria.chance import Random
+from prunescope.pruning.criteria.flow import SynFlow
+from prunescope.pruning.criteria.loss import Snip
+from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.loop import criterion_batches, cut_round, first_mask, retrain, rounds
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
+from prunescope.pruning.scoring import Criterion, cut
 
 SPLIT = noise(48)  # three steps an epoch
 TRAINING = Training(epochs=3, batch_size=16, lr=0.1, weight_decay=0.01, precision="32")
@@ -239,6 +244,20 @@ def test_every_round_learns_from_the_dense_network(rewind: Rewind) -> None:
             order=checkpoint.round, device="cpu",
         )  # fmt: skip
         assert same(state(net), dict(checkpoint.weights))
+
+
+@pytest.mark.parametrize("by", [Magnitude(), Snip(), SynFlow(iterations=3), Random()], ids=lambda by: by.name)
+def test_before_training_the_initialisation_is_cut_and_trained(by: Criterion) -> None:
+    schedule = Schedule(0.2, kind="one-shot", when="before-training")
+    (found,) = run(Recipe("early", criterion=by, schedule=schedule, rewind=Rewind("init")))
+    batches = criterion_batches(SPLIT, TRAINING, derive(0, "criterion", 1))
+    net, whole = tiny_net(), Mask.dense(tiny_net(), PRUNABLE)
+    mask = cut(net, whole, by, keep=0.2, batches=batches, seed=derive(0, "criterion", 1))
+    assert found.mask == mask
+    fit(net, SPLIT, TRAINING, seed=0, mask=mask, order=1, device="cpu")
+    assert same(state(net), dict(found.weights))
+    late = cut(trained(), whole, by, keep=0.2, batches=batches, seed=derive(0, "criterion", 1))
+    assert (late == mask) == (by == Random())  # all others look at the weights
 
 
 @each_rewind

@@ -44,6 +44,17 @@ def test_densities_that_are_no_share_are_refused(density: float) -> None:
         Schedule(density=density)
 
 
+@pytest.mark.parametrize("kind", ["geometric", "linear"])
+def test_before_training_there_is_one_cut(kind: Kind) -> None:
+    assert Schedule(0.2, kind="one-shot", when="before-training").densities() == (0.2,)
+    with pytest.raises(PrunescopeError, match=f"write kind: one-shot, not {kind}"):
+        Schedule(0.2, 3, kind, when="before-training")
+    with pytest.raises(
+        PrunescopeError, match="unknown time of the cut 'before'. Known: after-training, before-training"
+    ):
+        Schedule(when="before")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rounds", [0, -1, 2.5])
 def test_rounds_are_whole_and_positive(rounds: float) -> None:
     with pytest.raises(PrunescopeError, match="rounds must be"):

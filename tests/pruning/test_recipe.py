@@ -11,6 +11,8 @@ from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
 
+EARLY = Schedule(0.1, kind="one-shot", when="before-training")
+
 
 def test_the_default_is_the_lottery_ticket_with_late_rewinding() -> None:
     recipe = Recipe("ticket")
@@ -49,6 +51,9 @@ def test_a_list_of_ignored_layers_becomes_hashable() -> None:
             },
             "the training has 2 epochs",
         ),
+        ({"schedule": EARLY, "rewind": Rewind("none")}, "rewind: {to: init}, not none"),
+        ({"schedule": EARLY, "rewind": Rewind("lr")}, "rewind: {to: init}, not lr"),
+        ({"schedule": EARLY}, "cut before training is trained from its initialisation.* not late"),
         ({"training": Training(epochs=2), "rewind": Rewind("late", "2ep")}, "the training has 2 epochs"),
         ({"training": Training(epochs=2), "rewind": Rewind("lr", "3ep")}, "the training has 2 epochs"),
     ],

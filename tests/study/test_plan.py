@@ -113,6 +113,22 @@ def test_a_taught_recipe_has_its_dense_network_for_a_teacher() -> None:
     assert {str(cell.params["distill"]) for cell in taught} == {"{'temperature': 2.0}"}
 
 
+def test_before_training_the_cut_is_of_the_initialisation() -> None:
+    recipe = {"name": "snip", "criterion": "snip", "rewind": {"to": "init"},
+              "schedule": {"density": 0.25, "kind": "one-shot", "when": "before-training"}}  # fmt: skip
+    study = read_study(tiny(recipes=[recipe], controls=["unretrained", "random", "dense", "reinit"]))
+    assert read_study(study.as_mapping()) == study
+    plan = make_plan(study)
+    cells = {cell.label: cell for cell in plan.cells.values()}
+    start = cells["dense seed 0 until 0it"]
+    assert cells["cut to 25.0% seed 0"].parents["previous"] is start
+    assert cells["snip round 1 seed 0"].parents["rewind"] is start
+    tickets = [point for point in plan.points if point.role != "dense"]
+    assert {point.reference for point in tickets} == {cells["dense seed 0"].folder}
+    assert Counter(p.role for p in tickets) == dict.fromkeys(["ticket", "random", "dense-control", "reinit",
+                                                              "unretrained"], 1)  # fmt: skip
+
+
 def test_queue_hands_out_everything_once_and_parents_first() -> None:
     plan = make_plan(read_study(tiny()))
     queue, seen = Queue(plan, set()), []

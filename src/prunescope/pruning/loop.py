@@ -99,6 +99,8 @@ def rounds(
 ) -> Iterator[Checkpoint]:
     """Prune the trained network in `model` round by round; yields the checkpoint at the end of each round.
 
+    A recipe that cuts before training cuts `rewind_weights`, the initialisation.
+
     Args:
         model: the dense network at the end of its training; it holds the last ticket afterwards.
         training: how the dense network was trained; retraining is the same unless the recipe has its own.
@@ -115,6 +117,8 @@ def rounds(
     recipe = replace(recipe, granularity=recipe.granularity.fitted(model, split.shape, recipe.ignore))
     mask = first_mask(model, recipe)
     teacher = None if recipe.distill is None else Teacher(copy.deepcopy(model), recipe.distill)
+    if recipe.schedule.before_training:
+        model.load_state_dict(dict(rewind_weights or {}))
     for number, density in enumerate(recipe.schedule.densities(), start=1):
         chosen = derive(seed, "criterion", number)
         mask = cut_round(model, mask, recipe, density=density, split=split, training=training, seed=chosen)

@@ -57,6 +57,11 @@ class Recipe:
                 f"granularity must be a Granularity, as granularity('filter') is; got {self.granularity!r}"
             )
         self.granularity.check(self.schedule.densities())
+        if self.schedule.before_training and self.rewind.to != "init":
+            raise PrunescopeError(
+                f"a network cut before training is trained from its initialisation: write rewind: {{to: init}}, "
+                f"not {self.rewind.to}"
+            )
         if isinstance(self.ignore, str):
             raise PrunescopeError(f"ignore must be a list of names, got the text {self.ignore!r}")
         object.__setattr__(self, "ignore", tuple(self.ignore))

@@ -9,6 +9,7 @@ from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.steps import Step
 
 Kind = Literal["geometric", "linear", "one-shot"]
+When = Literal["after-training", "before-training"]
 Target = Literal["init", "late", "lr", "none"]
 
 
@@ -21,6 +22,8 @@ class Schedule:
         rounds: how many.
         kind: `geometric` keeps the same share of the survivors each round (the lottery ticket's), `linear` removes
             the same number of weights each round, `one-shot` cuts once, whatever `rounds` says.
+        when: `after-training` cuts the trained network; `before-training` cuts the initialisation, once, and trains
+            what is left (SNIP, GraSP, SynFlow). Criteria with `iterations` make that one cut in steps.
 
     >>> Schedule(density=0.1, rounds=2, kind="linear").densities()
     (0.55, 0.1)
@@ -29,6 +32,7 @@ class Schedule:
     density: float = 0.1
     rounds: int = 6
     kind: Kind = "geometric"
+    when: When = "after-training"
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -39,6 +43,18 @@ class Schedule:
             raise PrunescopeError(f"rounds must be a whole number of at least 1, got {self.rounds}")
         if self.kind not in get_args(Kind):
             raise choices("schedule", self.kind, get_args(Kind))
+        if self.when not in get_args(When):
+            raise choices("time of the cut", self.when, get_args(When))
+        if self.before_training and self.kind != "one-shot":
+            raise PrunescopeError(
+                f"before training there is one cut, with nothing to train between rounds: write kind: one-shot, "
+                f"not {self.kind}"
+            )
+
+    @property
+    def before_training(self) -> bool:
+        """Whether the initialisation is cut, not the trained network."""
+        return self.when == "before-training"
 
     def densities(self) -> tuple[float, ...]:
         """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`."""

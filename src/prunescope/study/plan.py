@@ -150,7 +150,7 @@ class _Builder:
         return self.plan.add(Cell("train", params, {"data": self.data}, label))
 
     def rounds(self, recipe: Recipe, seed: int, dense: Cell) -> Iterator[_Round]:
-        ticket = dense
+        ticket = self.dense(seed, "0it") if recipe.schedule.before_training else dense
         for number, density in enumerate(recipe.schedule.densities(), start=1):
             cut = self.cut(recipe, seed, number, density, ticket)
             ticket = self.retrain(recipe, seed, number, cut, "ticket")
