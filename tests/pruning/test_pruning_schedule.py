@@ -49,9 +49,7 @@ def test_before_training_there_is_one_cut(kind: Kind) -> None:
     assert Schedule(0.2, kind="one-shot", when="before-training").densities() == (0.2,)
     with pytest.raises(PrunescopeError, match=f"write kind: one-shot, not {kind}"):
         Schedule(0.2, 3, kind, when="before-training")
-    with pytest.raises(
-        PrunescopeError, match="unknown time of the cut 'before'. Known: after-training, before-training"
-    ):
+    with pytest.raises(PrunescopeError, match="unknown time of the cut 'before'"):
         Schedule(when="before")  # type: ignore[arg-type]
 
 

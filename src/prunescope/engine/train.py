@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from prunescope.data.split import Split
 from prunescope.data.training_batches import steps_per_epoch, training_batches
 from prunescope.engine.device import computes_bf16, pick_device
 from prunescope.engine.distillation import Teacher
+from prunescope.engine.masking import Masking, Sparsifier, StepState
 from prunescope.engine.objective import Objective
 from prunescope.engine.optimisation import learning_rate, make_optimizer
 from prunescope.engine.sweep import logits_of
@@ -37,17 +37,6 @@ class Diverged(PrunescopeError):  # noqa: N818 (says what happened; every error 
     """The loss is no longer finite."""
 
 
-@dataclass(frozen=True, eq=False)
-class StepState:
-    """What `on_step` functions see after each optimiser step, masks applied. `step` steps are done."""
-
-    step: int
-    epoch: int
-    loss: Tensor
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-
-
 def fit(
     model: nn.Module,
     split: Split,
@@ -55,6 +44,7 @@ def fit(
     *,
     seed: int,
     mask: Mask | None = None,
+    sparsify: Sparsifier | None = None,
     teacher: Teacher | None = None,
     start: int = 0,
     stop: int | None = None,
@@ -72,6 +62,7 @@ def fit(
 
     Args:
         mask: pruned weights are exactly zero after every step, whatever momentum and weight decay do.
+        sparsify: in place of `mask`, a mask that changes while training goes on.
         teacher: a trained network whose answers are learned too.
         start: schedule position and data order begin here, with fresh momentum (late rewinding).
         stop: the step to stop after; None: the end of the schedule.
@@ -91,23 +82,31 @@ def fit(
 
     Raises:
         Diverged: the loss is NaN or infinite; the message names epoch and step (both from 1), at the epoch's end.
-        PrunescopeError: `start` and `stop` do not lie in the schedule, the device cannot be used, or the network has
-            fewer outputs than there are classes.
+        PrunescopeError: `start` and `stop` do not lie in the schedule, `mask` and `sparsify` are both given, the device
+            cannot be used, or the network has fewer outputs than there are classes.
     """
     device = pick_device(str(device))
     total, per_epoch = training.total_steps(split), steps_per_epoch(split, training.batch_size)
     stop = total if stop is None else stop
     if not 0 <= start <= stop <= total:
         raise PrunescopeError(f"cannot train from step {start} to {stop}: the schedule has {total} steps")
+    if sparsify is not None:
+        if mask is not None:
+            raise PrunescopeError("a training has one mask: pass `mask` or `sparsify`, not both")
+        mask = sparsify.mask
     noise = derive(seed, "training", order)
-    run = _Run(model, split, training, seed=noise, mask=mask, teacher=teacher, device=device)
+    run = _Run(model, split, training, seed=noise, mask=mask, sparsify=sparsify, teacher=teacher, device=device)
     others = [*({} if mask is None else mask).items(), *(() if teacher is None else teacher.parts())]
+    others += [] if sparsify is None else [sparsify.identity]
     owner = identity(training, seed, order, start, stop, split.labels, *_shapes(model), *others)
     step, history = start, list[dict[str, Any]]()
     if (stored := load_state(state, owner)) is not None:
         run.model.load_state_dict(stored["model"])
         run.optimizer.load_state_dict(stored["optimizer"])
         step, history = stored["step"], stored["history"]
+        if sparsify is not None:
+            sparsify.mask = Mask(stored["mask"])
+            run.masking.hold(sparsify.mask)
     while step < stop:
         epoch = step // per_epoch
         end = min(stop, (epoch + 1) * per_epoch)
@@ -117,7 +116,8 @@ def fit(
             entry["val_accuracy"] = accuracy(model, validate, device=device)
         history.append(entry)
         if state is not None:
-            save_state(state, run.model, run.optimizer, owner=owner, step=step, history=history)
+            moving = {} if sparsify is None else sparsify.mask.to_tensors()
+            save_state(state, run.model, run.optimizer, owner=owner, step=step, history=history, mask=moving)
         if on_epoch is not None:
             on_epoch(entry)
     return tuple(history)
@@ -136,7 +136,7 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, split: Split, training: Training, *,
-        seed: int, mask: Mask | None, teacher: Teacher | None, device: torch.device,
+        seed: int, mask: Mask | None, sparsify: Sparsifier | None, teacher: Teacher | None, device: torch.device,
     ) -> None:  # fmt: skip
         plugins: list[Any] = [LightningEnvironment()]  # one process: not to be guessed from SLURM's or MPI's variables
         if _wants_bf16(training, device):
@@ -146,10 +146,10 @@ class _Run:
         layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.teacher = None if teacher is None else teacher.copy(device, layout)  # before masks: it may be the model
         model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.masked = _masked(model, mask, device)
+        self.masking, self.sparsify = Masking(model, mask), sparsify
         self.wrapped, self.optimizer = self.fabric.setup(model, make_optimizer(model, training))
         self.objective = Objective(split, training, device)
-        self.apply_masks()
+        self.masking.apply()
 
     def epoch(
         self, epoch: int, begin: int, end: int, total: int, on_step: Sequence[Callable[[StepState], None]]
@@ -171,8 +171,11 @@ class _Run:
                 losses.append(loss)
                 right += (logits.argmax(1) == y).sum()
                 seen += len(y)
+                state = StepState(step + 1, epoch, loss, self.model, self.optimizer)
+                if self.sparsify is not None and self.sparsify.update(state):
+                    self.masking.change(self.sparsify.mask, self.optimizer)
                 for function in on_step:
-                    function(StepState(step + 1, epoch, loss, self.model, self.optimizer))
+                    function(state)
         # One look at the losses per epoch: looking every step would make the device wait.
         found = torch.stack(losses).float().cpu()
         self.require_finite(found, epoch, begin)
@@ -194,7 +197,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()
-        self.apply_masks()
+        self.masking.apply()
         return loss.detach(), logits.detach()
 
     def require_finite(self, losses: Tensor, epoch: int, begin: int) -> None:
@@ -206,21 +209,6 @@ class _Run:
         if not bool(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all()):
             place = f"epoch {epoch + 1}, step {begin + len(losses)}"
             raise Diverged(f"weights are no longer finite after {place}: try a lower lr")
-
-    @torch.no_grad()
-    def apply_masks(self) -> None:
-        """Exact zeros: a product would leave -0.0, and momentum would push a masked gradient's weight off zero."""
-        for parameter, pruned in self.masked:
-            parameter.masked_fill_(pruned, 0.0)
-
-
-def _masked(model: nn.Module, mask: Mask | None, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """(parameter, True where pruned), on the device."""
-    if mask is None:
-        return []
-    mask.apply_(model)  # checks names and shapes
-    parameters = dict(model.named_parameters())
-    return [(parameters[name], ~kept.to(device)) for name, kept in mask.items() if not bool(kept.all())]
 
 
 def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:

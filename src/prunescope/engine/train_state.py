@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,16 @@ def save_state(
     owner: str,
     step: int,
     history: list[dict[str, Any]],
+    mask: Mapping[str, Tensor],
 ) -> None:
     """Write the state after `step` optimiser steps; a reader sees the old file or this one.
 
+    `mask` is the one in force, where it changes while training goes on; otherwise it is empty.
     No random state is in it: every epoch draws from seeds derived for it.
     """
     content = {
         "owner": owner, "step": step, "history": history,
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "mask": dict(mask),
     }  # fmt: skip
     with atomic_file(path) as temporary:
         torch.save(content, temporary)
