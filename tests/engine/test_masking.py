@@ -55,7 +55,7 @@ def test_what_is_pruned_is_zero_and_what_comes_back_begins_anew(optimizer: Any) 
                     assert value[kept & ~back].any()  # what stays is remembered
 
     training = replace(PLAIN, optimizer=optimizer, lr=0.01)
-    fit(network(), data(), training, seed=0, sparsify=moving, on_step=[look], device="cpu")
+    fit(network(), data(), training, seed=0, mask=moving, on_step=[look], device="cpu")
     assert seen == 15
 
 
@@ -74,7 +74,7 @@ def test_without_forgetting_momentum_would_come_back_with_a_weight() -> None:
 def test_a_mask_that_never_changes_is_a_fixed_mask() -> None:
     fixed, moving = network(), network()
     fit(fixed, data(), PLAIN, seed=0, mask=Rotating().mask, device="cpu")
-    fit(moving, data(), PLAIN, seed=0, sparsify=Rotating(every=1000), device="cpu")
+    fit(moving, data(), PLAIN, seed=0, mask=Rotating(every=1000), device="cpu")
     assert same(fixed, moving)
 
 
@@ -83,7 +83,7 @@ def test_a_mask_that_never_changes_is_a_fixed_mask() -> None:
 def test_killed_and_resumed_gives_the_same_bits(tmp_path: Path, at: int, optimizer: Any) -> None:
     training, state = replace(PLAIN, optimizer=optimizer, lr=0.01), tmp_path / "state"
     expected, whole = network(dropout=0.3), Rotating()
-    fit(expected, data(), training, seed=0, sparsify=whole, device="cpu")
+    fit(expected, data(), training, seed=0, mask=whole, device="cpu")
 
     def kill(step: StepState) -> None:
         if step.step == at:
@@ -91,28 +91,23 @@ def test_killed_and_resumed_gives_the_same_bits(tmp_path: Path, at: int, optimiz
 
     with pytest.raises(PowerCutError):
         fit(
-            network(dropout=0.3), data(), training, seed=0, sparsify=Rotating(), state=state, on_step=[kill],
+            network(dropout=0.3), data(), training, seed=0, mask=Rotating(), state=state, on_step=[kill],
             device="cpu",
         )  # fmt: skip
     found, parts = network(dropout=0.3), Rotating()
-    fit(found, data(), training, seed=0, sparsify=parts, state=state, device="cpu")
+    fit(found, data(), training, seed=0, mask=parts, state=state, device="cpu")
     assert same(found, expected)
     assert parts.mask == whole.mask
 
 
 def test_a_state_belongs_to_its_sparsifier(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    fit(network(), data(), PLAIN, seed=0, sparsify=Rotating(), state=state, device="cpu")
+    fit(network(), data(), PLAIN, seed=0, mask=Rotating(), state=state, device="cpu")
     stored = state.read_bytes()
-    for other in ({"sparsify": Rotating(every=4)}, {"mask": Rotating().mask}):
+    for other in ({"mask": Rotating(every=4)}, {"mask": Rotating().mask}):
         state.write_bytes(stored)
         with pytest.warns(PrunescopeWarning, match="belongs to another training"):
             fit(network(), data(), PLAIN, seed=0, state=state, device="cpu", **other)  # type: ignore[arg-type]
-
-
-def test_one_training_has_one_mask() -> None:
-    with pytest.raises(PrunescopeError, match="not both"):
-        fit(network(), data(), PLAIN, seed=0, sparsify=Rotating(), mask=Rotating().mask, device="cpu")
 
 
 def test_a_mask_over_other_parameters_is_refused() -> None:
@@ -122,4 +117,4 @@ def test_a_mask_over_other_parameters_is_refused() -> None:
             return True
 
     with pytest.raises(PrunescopeError, match="the same parameters before and after"):
-        fit(network(), data(), PLAIN, seed=0, sparsify=Careless(), device="cpu")
+        fit(network(), data(), PLAIN, seed=0, mask=Careless(), device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,21 +44,17 @@ class Sparsifier(Protocol):
 
 
 class Masking:
-    """The mask in force in one training, kept on the device of the weights."""
+    """The mask in force in one training, fixed or a sparsifier's, on the device of the weights."""
 
-    def __init__(self, model: nn.Module, mask: Mask | None) -> None:
+    def __init__(self, model: nn.Module, mask: Mask | Sparsifier | None) -> None:
         self.parameters = dict(model.named_parameters())
-        if mask is not None:
-            mask.apply_(model)  # checks names and shapes
-        self.hold(mask)
-
-    def hold(self, mask: Mask | None) -> None:
-        """This mask is in force from the next `apply` on."""
-        self.mask = mask
-        tensors = {} if mask is None else mask
-        found = [(self.parameters[name], kept) for name, kept in tensors.items() if not bool(kept.all())]
-        #: (parameter, True where pruned), on the device, of tensors of which anything is.
-        self.pruned = [(parameter, ~kept.to(parameter.device)) for parameter, kept in found]
+        self.sparsifier: Sparsifier | None = None
+        if mask is None or isinstance(mask, Mask):
+            self.mask = mask or Mask({})
+        else:
+            self.sparsifier, self.mask = mask, mask.mask
+        self.mask.apply_(model)  # checks names and shapes
+        self._place()
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -65,20 +62,42 @@ class Masking:
         for parameter, pruned in self.pruned:
             parameter.masked_fill_(pruned, 0.0)
 
-    def change(self, mask: Mask, optimizer: torch.optim.Optimizer) -> None:
-        """Another mask over the same parameters, from now on and at once.
+    def follow(self, state: StepState) -> None:
+        """After a step: where the sparsifier has another mask, it is in force at once.
 
         Weights that come back are zero, and so is all that the optimiser remembers of them: while they were pruned,
         their gradients went into its momentum nevertheless.
         """
-        if self.mask is None or list(self.mask) != list(mask):
+        if self.sparsifier is None or not self.sparsifier.update(state):
+            return
+        before, self.mask = self.mask, self.sparsifier.mask
+        if list(self.mask) != list(before):
             raise PrunescopeError("a mask that changes in training must cover the same parameters before and after")
-        for name, kept in mask.items():
-            back = kept & ~self.mask[name]
+        for name, kept in self.mask.items():
+            back = kept & ~before[name]
             if bool(back.any()):
-                _forget(optimizer, self.parameters[name], back)
-        self.hold(mask)
+                _forget(state.optimizer, self.parameters[name], back)
+        self._place()
         self.apply()
+
+    def parts(self) -> tuple[object, ...]:
+        """All that the masks of a training depend on, for the identity of its state."""
+        return (*self.mask.items(), *([] if self.sparsifier is None else [self.sparsifier.identity]))
+
+    def state(self) -> dict[str, Tensor]:
+        """The mask in force, for a training's state; nothing where it is fixed."""
+        return {} if self.sparsifier is None else self.mask.to_tensors()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with the mask that `state` gave; the weights and the optimiser's memory are restored by others."""
+        if self.sparsifier is not None:
+            self.mask = self.sparsifier.mask = Mask(tensors)
+            self._place()
+
+    def _place(self) -> None:
+        found = [(self.parameters[name], kept) for name, kept in self.mask.items() if not bool(kept.all())]
+        #: (parameter, True where pruned), on the device, of tensors of which anything is.
+        self.pruned = [(parameter, ~kept.to(parameter.device)) for parameter, kept in found]
 
 
 @torch.no_grad()

@@ -43,8 +43,7 @@ def fit(
     training: Training,
     *,
     seed: int,
-    mask: Mask | None = None,
-    sparsify: Sparsifier | None = None,
+    mask: Mask | Sparsifier | None = None,
     teacher: Teacher | None = None,
     start: int = 0,
     stop: int | None = None,
@@ -61,8 +60,8 @@ def fit(
     calls give equal bits (at equal thread counts), whether or not they were interrupted and resumed.
 
     Args:
-        mask: pruned weights are exactly zero after every step, whatever momentum and weight decay do.
-        sparsify: in place of `mask`, a mask that changes while training goes on.
+        mask: pruned weights are exactly zero after every step, whatever momentum and weight decay do. A sparsifier's
+            mask changes while training goes on; the last one is left in it.
         teacher: a trained network whose answers are learned too.
         start: schedule position and data order begin here, with fresh momentum (late rewinding).
         stop: the step to stop after; None: the end of the schedule.
@@ -82,31 +81,23 @@ def fit(
 
     Raises:
         Diverged: the loss is NaN or infinite; the message names epoch and step (both from 1), at the epoch's end.
-        PrunescopeError: `start` and `stop` do not lie in the schedule, `mask` and `sparsify` are both given, the device
-            cannot be used, or the network has fewer outputs than there are classes.
+        PrunescopeError: `start` and `stop` do not lie in the schedule, the device cannot be used, or the network has
+            fewer outputs than there are classes.
     """
     device = pick_device(str(device))
     total, per_epoch = training.total_steps(split), steps_per_epoch(split, training.batch_size)
     stop = total if stop is None else stop
     if not 0 <= start <= stop <= total:
         raise PrunescopeError(f"cannot train from step {start} to {stop}: the schedule has {total} steps")
-    if sparsify is not None:
-        if mask is not None:
-            raise PrunescopeError("a training has one mask: pass `mask` or `sparsify`, not both")
-        mask = sparsify.mask
-    noise = derive(seed, "training", order)
-    run = _Run(model, split, training, seed=noise, mask=mask, sparsify=sparsify, teacher=teacher, device=device)
-    others = [*({} if mask is None else mask).items(), *(() if teacher is None else teacher.parts())]
-    others += [] if sparsify is None else [sparsify.identity]
+    run = _Run(model, split, training, seed=derive(seed, "training", order), mask=mask, teacher=teacher, device=device)
+    others = [*run.masking.parts(), *(() if teacher is None else teacher.parts())]
     owner = identity(training, seed, order, start, stop, split.labels, *_shapes(model), *others)
     step, history = start, list[dict[str, Any]]()
     if (stored := load_state(state, owner)) is not None:
         run.model.load_state_dict(stored["model"])
         run.optimizer.load_state_dict(stored["optimizer"])
         step, history = stored["step"], stored["history"]
-        if sparsify is not None:
-            sparsify.mask = Mask(stored["mask"])
-            run.masking.hold(sparsify.mask)
+        run.masking.restore(stored["mask"])
     while step < stop:
         epoch = step // per_epoch
         end = min(stop, (epoch + 1) * per_epoch)
@@ -116,8 +107,8 @@ def fit(
             entry["val_accuracy"] = accuracy(model, validate, device=device)
         history.append(entry)
         if state is not None:
-            moving = {} if sparsify is None else sparsify.mask.to_tensors()
-            save_state(state, run.model, run.optimizer, owner=owner, step=step, history=history, mask=moving)
+            now = run.masking.state()
+            save_state(state, run.model, run.optimizer, owner=owner, step=step, history=history, mask=now)
         if on_epoch is not None:
             on_epoch(entry)
     return tuple(history)
@@ -136,7 +127,7 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, split: Split, training: Training, *,
-        seed: int, mask: Mask | None, sparsify: Sparsifier | None, teacher: Teacher | None, device: torch.device,
+        seed: int, mask: Mask | Sparsifier | None, teacher: Teacher | None, device: torch.device,
     ) -> None:  # fmt: skip
         plugins: list[Any] = [LightningEnvironment()]  # one process: not to be guessed from SLURM's or MPI's variables
         if _wants_bf16(training, device):
@@ -146,7 +137,7 @@ class _Run:
         layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.teacher = None if teacher is None else teacher.copy(device, layout)  # before masks: it may be the model
         model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.masking, self.sparsify = Masking(model, mask), sparsify
+        self.masking = Masking(model, mask)
         self.wrapped, self.optimizer = self.fabric.setup(model, make_optimizer(model, training))
         self.objective = Objective(split, training, device)
         self.masking.apply()
@@ -172,8 +163,7 @@ class _Run:
                 right += (logits.argmax(1) == y).sum()
                 seen += len(y)
                 state = StepState(step + 1, epoch, loss, self.model, self.optimizer)
-                if self.sparsify is not None and self.sparsify.update(state):
-                    self.masking.change(self.sparsify.mask, self.optimizer)
+                self.masking.follow(state)
                 for function in on_step:
                     function(state)
         # One look at the losses per epoch: looking every step would make the device wait.
