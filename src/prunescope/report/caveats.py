@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prunescope.report.places import percent, recipes_done, ticket_rows
+from prunescope.report.places import percent, recipes_done, ticket_rows, units
 from prunescope.study.results import Results
 
 #: Share of blank maps from which comparisons of the others may speak for a minority.
@@ -27,8 +27,9 @@ def _blank(found: Results) -> Iterator[str]:
             pairs = zip(shares.index.to_list(), shares.to_list(), strict=True)
             many = [f"{percent(share)} at {percent(density)}" for density, share in pairs if share > _MANY]
             if many:
+                where = f"{', '.join(many)} of the {units(found, recipe)}"
                 yield (
-                    f"Heat maps of {key} are blank for many images with {recipe} ({', '.join(many)} of the weights): "
+                    f"Heat maps of {key} are blank for many images with {recipe} ({where}): "
                     "nothing at its layer speaks for the class any more, be it that the layer is cut away (see the "
                     "density of every layer). Blank maps are left out of every comparison."
                 )

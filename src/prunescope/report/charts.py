@@ -40,6 +40,7 @@ def metric_curve(
     unit: str = "",
     note: str = "",
     chance: float = math.nan,
+    units: str = "weights",
 ) -> Figure:
     """A metric of the checkpoints against density: means over seeds, every seed as a point, dense as a band."""
     shown = runs[runs[column].notna()]
@@ -64,12 +65,12 @@ def metric_curve(
         ]
     alt = "; ".join([*told, f"dense {number(dense.min())} to {number(dense.max())}"] if len(dense) else told)
     return figure(
-        traces, {"xaxis": density_axis(runs["target"], axis)}, title=title, unit=unit, note=note,
-        alt=f"{title}: {alt}.", columns=("series", "weights kept", "mean", "seeds"), cells=cells,
+        traces, {"xaxis": density_axis(runs["target"], axis, units)}, title=title, unit=unit, note=note,
+        alt=f"{title}: {alt}.", columns=("series", f"{units} kept", "mean", "seeds"), cells=cells,
     )  # fmt: skip
 
 
-def drift_curve(pooled: pd.DataFrame, drift: pd.DataFrame, *, looks: Looks) -> Figure:
+def drift_curve(pooled: pd.DataFrame, drift: pd.DataFrame, *, looks: Looks, units: str = "weights") -> Figure:
     """A measure against density: means over seeds with intervals, every seed as a point, the noise floor as a band."""
     first = pooled.iloc[0]
     axis = span(pooled["density"])
@@ -90,9 +91,9 @@ def drift_curve(pooled: pd.DataFrame, drift: pd.DataFrame, *, looks: Looks) -> F
     title = sentence_case(str(first["title"]))
     alt = "; ".join(told) + (f"; floor {number(first['floor_low'])} to {number(first['floor_high'])}" if floor else "")
     return figure(
-        traces, {"xaxis": density_axis(pooled["density"], axis)}, title=title, unit=str(first["unit"]),
+        traces, {"xaxis": density_axis(pooled["density"], axis, units)}, title=title, unit=str(first["unit"]),
         note=_direction(first["higher_is_better"]), alt=f"{title}: {alt}.",
-        columns=("series", "weights kept", "mean", "95 % interval", "verdict"), cells=cells,
+        columns=("series", f"{units} kept", "mean", "95 % interval", "verdict"), cells=cells,
     )  # fmt: skip
 
 
@@ -135,7 +136,9 @@ def training_curves(history: pd.DataFrame, names: Mapping[int, str], column: str
     )  # fmt: skip
 
 
-def bump_chart(ranks: Mapping[str, Sequence[float | None]], columns: Sequence[str], *, title: str, top: int) -> Figure:
+def bump_chart(
+    ranks: Mapping[str, Sequence[float | None]], columns: Sequence[str], *, title: str, top: int, units: str = "weights"
+) -> Figure:
     """Rank of every concept at every density; the first `top` ranks are shown."""
     traces = [
         {
@@ -147,7 +150,7 @@ def bump_chart(ranks: Mapping[str, Sequence[float | None]], columns: Sequence[st
         for i, (name, values) in enumerate(ranks.items())
     ]  # fmt: skip
     layout = {
-        "xaxis": {"type": "category", "title": {"text": "weights kept"}, "categoryarray": list(columns)},
+        "xaxis": {"type": "category", "title": {"text": plain(f"{units} kept")}, "categoryarray": list(columns)},
         "yaxis": {"range": [top + 0.5, 0.5], "dtick": 1, "title": {"text": "rank"}},
     }
     cells = [[name, *("–" if v is None else f"{v:.0f}" for v in values)] for name, values in ranks.items()]

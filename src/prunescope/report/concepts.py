@@ -10,7 +10,7 @@ import numpy as np
 from prunescope.core.types import Array, Record
 from prunescope.report.charts import Figure, bump_chart
 from prunescope.report.heat import HeatTable, shares
-from prunescope.report.places import dense_of, percent, recipes_done, spread_out, tickets
+from prunescope.report.places import dense_of, percent, recipes_done, spread_out, tickets, units
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
 
@@ -32,10 +32,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Top concepts of every class in the networks of one recipe and seed."""
+    """Top concepts of every class in the networks of one recipe and seed; `units` is what they keep shares of."""
 
     title: str
     key: str
+    units: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[Cell, ...], ...]], ...]
     bumps: dict[str, Figure]
@@ -61,6 +62,7 @@ class _Networks:
     """A dense network and its tickets, with their concept records."""
 
     def __init__(self, found: Results, probe: str, points: list[Point]) -> None:
+        self.found = found
         self.records = [found.record(point, probe) for point in points]
         self.names = [str(name) for name in self.records[0].info["concept_names"]]
         self.classes = [str(name) for name in found.data["classes"]]
@@ -70,11 +72,13 @@ class _Networks:
         self.known |= dict.fromkeys(map(str, info.get("spurious_concepts", ())), "shortcut")
 
     def table(self, recipe: str, seed: int) -> Table:
+        kept = units(self.found, recipe)
         lists = [(name, self.lists(k)) for k, name in enumerate(self.classes[:_LISTED])]
-        bumps = {name: self.bump(k, name) for k, name in enumerate(self.classes[:_CHARTED])}
+        bumps = {name: self.bump(k, name, kept) for k, name in enumerate(self.classes[:_CHARTED])}
         title = f"{recipe}, seed {seed}"
         bumps = {name: chart for name, chart in bumps.items() if chart["data"]}
-        return Table(title, f"{recipe}/{seed}", self.columns, tuple(lists), bumps, self.quality(title), self.notes())
+        key, quality = f"{recipe}/{seed}", self.quality(title)
+        return Table(title, key, kept, self.columns, tuple(lists), bumps, quality, self.notes())
 
     def lists(self, k: int) -> tuple[tuple[Cell, ...], ...]:
         """The class's top concepts in every network."""
@@ -92,7 +96,7 @@ class _Networks:
             for i, share in zip(top.tolist(), often, strict=True) if i >= 0
         )  # fmt: skip
 
-    def bump(self, k: int, name: str) -> Figure:
+    def bump(self, k: int, name: str, kept: str) -> Figure:
         """Ranks by contribution of every concept that is ever among the first ones of the class."""
         places = [_places(record.arrays["class.contributions"][k]) for record in self.records]
         shown = sorted({i for place in places for i, rank in place.items() if rank <= _RANKS}, key=_first_seen(places))
@@ -100,7 +104,7 @@ class _Networks:
             self.names[i]: [float(place[i]) if place.get(i, _RANKS + 1) <= _RANKS else None for place in places]
             for i in shown
         }
-        return bump_chart(ranks, self.columns, title=f"Concepts that speak for {name}", top=_RANKS)
+        return bump_chart(ranks, self.columns, title=f"Concepts that speak for {name}", top=_RANKS, units=kept)
 
     def quality(self, title: str) -> HeatTable:
         """How well each concept can be read from each network: held-out AUROC; 50 % is chance."""

@@ -41,7 +41,7 @@ def _answer(answer: Answer) -> Iterator[str]:
             [f"{sentence_case(lens.subject)} ({lens.how})", *map(_cell, lens.cells), lens.floor or "–"]
             for lens in answer.lenses
         ]
-        yield from (*_table(["weights kept", *columns, "other seeds"], rows), "", _LEGEND, "")
+        yield from (*_table([f"{answer.units} kept", *columns, "other seeds"], rows), "", _LEGEND, "")
 
 
 def _every_measure(table: Verdicts) -> Iterator[str]:

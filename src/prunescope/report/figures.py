@@ -9,7 +9,7 @@ import pandas as pd
 from prunescope.report.charts import Figure, against_accuracy, drift_curve, metric_curve, training_curves
 from prunescope.report.facts import metrics
 from prunescope.report.measures import measures, rows, within_range
-from prunescope.report.places import percent, performance_key, recipes_done
+from prunescope.report.places import percent, performance_key, recipes_done, units
 from prunescope.report.style import looks
 from prunescope.study.results import Results
 
@@ -32,6 +32,7 @@ def _metrics(found: Results) -> dict[str, Figure]:
             unit=fact.unit,
             note=_better(fact.better),
             chance=_chance(found.runs, column),
+            units=units(found),
         )
         for column, fact in metrics(found).items()
     }
@@ -64,7 +65,7 @@ def _drifts(found: Results) -> dict[str, Figure]:
     result = {}
     for item in measures(found):
         drift = rows(found.drift, item)
-        result[f"drift/{item.figure}"] = drift_curve(rows(pooled, item), drift, looks=shown)
+        result[f"drift/{item.figure}"] = drift_curve(rows(pooled, item), drift, looks=shown, units=units(found))
         result[f"accuracy/{item.figure}"] = against_accuracy(found.runs, drift, column, looks=shown)
     return result
 

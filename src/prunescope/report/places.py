@@ -47,6 +47,12 @@ def recipes_done(found: Results) -> list[str]:
     return [recipe.name for recipe in found.study.recipes if recipe.name in have]
 
 
+def units(found: Results, recipe: str = "") -> str:
+    """What densities are shares of: `weights`, `filters` ...; of several recipes `weights or filters`."""
+    chosen = [item for item in found.study.recipes if recipe in ("", item.name)]
+    return " or ".join(dict.fromkeys(item.granularity.plural for item in chosen)) or "weights"
+
+
 def tickets(found: Results, recipe: str, seed: int | None = None) -> list[Point]:
     """Tickets of a recipe (of one seed), by round and seed."""
     chosen = [p for p in found.points if p.role == "ticket" and p.recipe == recipe and seed in (None, p.seed)]

@@ -50,7 +50,7 @@ def span(densities: Iterable[float]) -> tuple[float, float]:
     return max(known) * room, min(known) / room
 
 
-def density_axis(densities: Iterable[float], span: tuple[float, float]) -> Trace:
+def density_axis(densities: Iterable[float], span: tuple[float, float], units: str = "weights") -> Trace:
     """A logarithmic axis from dense on the left to sparse on the right; labels that would touch are left out."""
     ticks: list[float] = []
     gap = 0.07 * math.log(span[0] / span[1])
@@ -58,7 +58,7 @@ def density_axis(densities: Iterable[float], span: tuple[float, float]) -> Trace
         if (not ticks or math.log(value / ticks[-1]) >= gap) and math.log(span[0] / value) >= 0.6 * gap:
             ticks.append(value)
     return {
-        "type": "log", "range": [math.log10(span[0]), math.log10(span[1])], "title": {"text": "weights kept"},
+        "type": "log", "range": [math.log10(span[0]), math.log10(span[1])], "title": {"text": plain(f"{units} kept")},
         "tickvals": [1.0, *reversed(ticks)], "ticktext": ["dense", *(percent(t) for t in reversed(ticks))],
         "showgrid": True,
     }  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 from prunescope.report.charts import sentence_case
 from prunescope.report.glance import JUDGED, Cell, floor_words
 from prunescope.report.measures import Measure, measures, rows, within_range
-from prunescope.report.places import number, recipes_done, ticket_rows
+from prunescope.report.places import number, recipes_done, ticket_rows, units
 from prunescope.study.results import MEASURE, Results
 
 
@@ -33,9 +33,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """All measures of a recipe's tickets; `cells` of a line are aligned with `densities`."""
+    """All measures of a recipe's tickets; `cells` of a line are aligned with `densities`, shares of `units`."""
 
     recipe: str
+    units: str
     densities: tuple[float, ...]
     lines: tuple[Line, ...]
 
@@ -56,7 +57,7 @@ def _table(found: Results, pooled: pd.DataFrame, recipe: str) -> Verdicts:
         for item in shown
         if len(rows(mine, item))
     ]
-    return Verdicts(recipe, densities, tuple(lines))
+    return Verdicts(recipe, units(found, recipe), densities, tuple(lines))
 
 
 def _line(table: pd.DataFrame, item: Measure, densities: tuple[float, ...], only: bool) -> Line:
