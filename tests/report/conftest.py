@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_study import run
+from hostile_study import RECIPE, run
 
 from prunescope.report.build import build_report
 
@@ -24,6 +24,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(finished: Path) -> Path:
     """Its report."""
     return build_report(finished, finished.parent / "page" / "report.html")
+
+
+@pytest.fixture(scope="session")
+def collapsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete study of which one recipe empties layers (with hostile names), and one cuts filters."""
+    recipes = [
+        {"name": RECIPE, "schedule": {"density": 0.003, "rounds": 2, "kind": "linear"}, "rewind": {"to": "none"}},
+        {"name": "units", "granularity": "filter", "schedule": {"density": 0.5, "kind": "one-shot"},
+         "rewind": {"to": "none"}},
+    ]  # fmt: skip
+    return run(
+        tmp_path_factory.mktemp("collapsed") / "study", model="tests.report.hostile_nets:evil", recipes=recipes,
+        controls="none", probes=["performance", "gradcam"],
+    )  # fmt: skip
 
 
 @pytest.fixture

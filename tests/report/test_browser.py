@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_nets import LAYER
+
+from prunescope.report.build import build_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -138,6 +141,53 @@ def test_concepts(tab: Any) -> None:
     tab.select_option("#concept-which", index=1)
     assert tab.locator(".concepts:visible").count() == 1
     assert overflow(tab) == 0
+
+
+def test_layers_of_a_network(tab: Any) -> None:
+    table = tab.locator("#layer-rows")
+    rows = table.locator("tbody tr")
+    assert [row.split("\n")[0].strip() for row in rows.locator("th").all_inner_texts()] == ["conv1", "conv2", "head"]
+    keys = tab.locator("#network option").evaluate_all("all => all.map(e => e.value)")
+    seen = set()
+    for key in keys:
+        tab.select_option("#network", key)
+        seen.add(table.locator("tbody").inner_text())
+    assert len(seen) == len(keys)
+    assert table.locator(".bar i").count() > 0
+    for falling in (True, False):
+        table.locator("thead button").nth(4).click()
+        assert table.locator("th[aria-sort]").get_attribute("aria-sort") == ("descending" if falling else "ascending")
+        kept = [
+            int(text.split(" of ")[0].replace(",", "")) for text in rows.locator("td:nth-child(5)").all_inner_texts()
+        ]
+        assert kept == sorted(kept, reverse=falling)
+        assert len(set(kept)) > 1
+    for key in tab.locator("#size option").evaluate_all("all => all.map(e => e.value)"):
+        tab.select_option("#size", key)
+        assert tab.locator("#size-chart .plot").get_attribute("data-figure") == key
+        assert tab.locator("#size-chart svg.main-svg").count() > 0
+    assert overflow(tab) == 0
+
+
+def test_collapsed_layers_with_hostile_names(browser: Any, collapsed: Path, tmp_path: Path) -> None:
+    tab = browser.new_page(viewport={"width": 1280, "height": 850})
+    wrong: list[str] = []
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.goto(build_report(collapsed, tmp_path / "report.html").resolve().as_uri())
+    tab.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    tab.select_option("#network", tab.locator("#network option").nth(2).get_attribute("value"))  # the second round
+    badges = tab.locator("#layer-rows .badge").all_inner_texts()
+    assert "empty" in badges
+    assert LAYER in tab.locator("#layer-rows tbody th").all_inner_texts()
+    for key in tab.locator("#size option").evaluate_all("all => all.map(e => e.value)"):
+        tab.select_option("#size", key)
+    scroll_through(tab)
+    assert tab.evaluate("window.broken") is None
+    assert tab.evaluate(CONTRAST) == []
+    assert overflow(tab) == 0
+    assert not wrong
+    tab.close()
 
 
 CONTRAST = """

@@ -56,7 +56,7 @@ def read(page: Path) -> Reader:
 
 
 def test_hostile_names_are_text(read: Reader, page: Path) -> None:
-    assert len([tag for tag, _ in read.elements if tag == "script"]) == 4  # theme, figures, plotly, ours
+    assert len([tag for tag, _ in read.elements if tag == "script"]) == 5  # theme, figures, layers, plotly, ours
     assert not [tag for tag, attrs in read.elements if tag == "svg" or (tag == "i" and "class" not in attrs)]
     assert not [a for _, attrs in read.elements for a in attrs if a.startswith("on")]
     for name in (*NAMES, SCRIPT, RECIPE):

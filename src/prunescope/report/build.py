@@ -20,10 +20,13 @@ from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
 from prunescope.report.glance import mark
+from prunescope.report.layers import layers
+from prunescope.report.magnitudes import magnitudes
 from prunescope.report.measures import headlines, measures
 from prunescope.report.places import percent, performance_key
 from prunescope.report.provenance import checkpoints, provenance
 from prunescope.report.safe import asset, plotly, safe_json
+from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
 from prunescope.report.verdicts import verdicts
 from prunescope.report.weights import layer_tables
@@ -58,16 +61,21 @@ def render(found: Results) -> str:
 
 def _content(found: Results) -> dict[str, Any]:
     """What the templates need."""
-    charts, concepts, shown = figures(found), concept_tables(found), galleries(found)
+    charts, concepts, shown, sizes = figures(found), concept_tables(found), galleries(found), magnitudes(found)
     charts |= {f"bump/{table.key}/{name}": chart for table in concepts for name, chart in table.bumps.items()}
+    charts |= {f"size/{recipe}/{layer}": chart for recipe, made in sizes.items() for layer, chart in made.items()}
     columns, rows = checkpoints(found)
+    chosen = layers(found)
     return {
         "name": found.study.name, "version": __version__,
         "answers": answers(found), "summary": summary(found), "problems": caveats(found),
         "figures": charts, "data": safe_json(charts), **_choosers(found, charts), "verdicts": verdicts(found),
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
-        "layers": layer_tables(found), "checkpoint_columns": columns, "checkpoints": rows,
+        "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
+        "sizes": {recipe: list(made) for recipe, made in sizes.items()}, "layer_tables": layer_tables(found),
+        "networks": chosen.networks, "layers": safe_json(chosen.data),
+        "checkpoint_columns": columns, "checkpoints": rows,
         "provenance": provenance(found), "config": yaml.safe_dump(found.study.as_mapping(), sort_keys=False),
         "plotly": plotly(), "style": asset("report.css"), "script": asset("report.js"),
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from prunescope.report.collapsed import collapses
 from prunescope.report.places import percent, recipes_done, ticket_rows, units
 from prunescope.study.results import Results
 
@@ -12,8 +13,8 @@ _MANY = 0.05
 
 
 def caveats(found: Results) -> list[str]:
-    """Sentences: what is missing or failed, and where heat maps are blank. The page escapes them."""
-    return [*found.problems, *_blank(found)]
+    """Sentences: what is missing or failed, layers that pass nothing on, blank heat maps. The page escapes them."""
+    return [*found.problems, *collapses(found), *_blank(found)]
 
 
 def _blank(found: Results) -> Iterator[str]:

@@ -10,6 +10,7 @@ from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
 from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
+from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -30,6 +31,8 @@ def digest(found: Results) -> str:
             lines += [f"## {title}", "", *(f"- {_plain(sentence)}" for sentence in told), ""]
     for table in verdicts(found):
         lines += _every_measure(table)
+    if rows := sparsity(found):
+        lines += ["## Weights and sparsity", "", EFFECTIVE, "", *_table(list(COLUMNS), map(list, rows)), ""]
     return "\n".join(lines)
 
 

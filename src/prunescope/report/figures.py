@@ -54,7 +54,8 @@ def _effective(found: Results) -> dict[str, Figure]:
     pruned = found.runs[~found.runs["role"].isin(["dense", "dense-control"])]
     if pruned.empty:
         return {}
-    live = pruned.assign(live=pruned["effective"] / pruned["density"])
+    # Over what is kept of the weights, which is not what was asked for where filters or blocks are cut.
+    live = pruned.assign(live=pruned["effective"] / pruned["density"], target=pruned["density"])
     title = "Kept weights on a live path from input to output"
     return {"effective": metric_curve(live, "live", looks=looks(found), title=title, unit="share of the kept weights")}
 

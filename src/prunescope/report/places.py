@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import pandas as pd
 
@@ -11,6 +12,8 @@ from prunescope.core.types import Record
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
 from prunescope.study.study import Study
+
+T = TypeVar("T")
 
 
 def percent(share: float) -> str:
@@ -47,6 +50,11 @@ def recipes_done(found: Results) -> list[str]:
     return [recipe.name for recipe in found.study.recipes if recipe.name in have]
 
 
+def recipes_cut(found: Results) -> list[str]:
+    """Those of them that had any weights to cut."""
+    return [recipe for recipe in recipes_done(found) if len(ticket_rows(found.layers, recipe))]
+
+
 def units(found: Results, recipe: str = "") -> str:
     """What densities are shares of: `weights`, `filters` ...; of several recipes `weights or filters`."""
     chosen = [item for item in found.study.recipes if recipe in ("", item.name)]
@@ -79,7 +87,7 @@ def predictions(found: Results, point: Point) -> Record:
     return found.record(point, performance_key(found.study))
 
 
-def spread_out(points: Sequence[Point], limit: int) -> list[Point]:
+def spread_out(points: Sequence[T], limit: int) -> list[T]:
     """At most `limit` of the points, evenly chosen; first and last are among them."""
     if len(points) <= limit:
         return list(points)

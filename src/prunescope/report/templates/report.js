@@ -120,6 +120,60 @@
     byId("heat").addEventListener("input", (event) => root.style.setProperty("--heat", event.target.value));
   }
 
+  // Layers of one network ---------------------------------------------------
+  const layers = JSON.parse(byId("layers").textContent), layerRows = byId("layer-rows");
+  const percent = (share) => {
+    const digits = share >= 0.001 || share === 0 ? 1 : 3;
+    return `${(100 * share).toFixed(digits).replace(/\.0$/, "")}\u00a0%`;
+  };
+  const outOf = (part, whole) => whole ? `${part.toLocaleString("en")} of ${whole.toLocaleString("en")}` : "–";
+  const made = (tag, className, text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
+  // Per layer: what each column shows, and what it is sorted by.
+  const described = (place, [name, total, outputs, inputs], [kept, alive, deadOut, deadIn]) => {
+    const density = total ? kept / total : 1, live = alive < 0 ? NaN : alive / total;
+    const bar = made("span", "bar");
+    for (const [part, share] of [["live", alive < 0 ? density : live], ["dead", alive < 0 ? 0 : density - live]]) {
+      if (share) bar.append(Object.assign(made("i", part), { style: `width:max(2px,${100 * share}%)` }));
+    }
+    const ended = kept === 0 ? "empty" : alive === 0 ? "cut off" : "";
+    return [
+      { text: name, by: place }, { node: ended ? made("span", "beyond badge", ended) : bar, by: density },
+      { text: percent(density), by: density }, { text: alive < 0 ? "–" : percent(live), by: alive < 0 ? -1 : live },
+      { text: outOf(kept, total), by: kept }, { text: outOf(deadOut, outputs), by: deadOut / (outputs || 1) },
+      { text: outOf(deadIn, inputs), by: deadIn / (inputs || 1) },
+    ];
+  };
+  const order = { column: 0, falling: false };
+  const fillLayers = (key) => {
+    const [recipe, counts] = layers.networks[key];
+    const rows = counts.map((own, i) => described(i, layers.shapes[recipe][i], own));
+    const turn = order.falling ? -1 : 1;
+    rows.sort((a, b) => turn * (a[order.column].by - b[order.column].by) || a[0].by - b[0].by);
+    layerRows.tBodies[0].replaceChildren(...rows.map((cells) => {
+      const row = document.createElement("tr");
+      cells.forEach((cell, i) => {
+        const box = made(i ? "td" : "th", i > 1 ? "num" : "");
+        if (!i) box.scope = "row";
+        box.append(cell.node || cell.text);
+        row.append(box);
+      });
+      return row;
+    }));
+    all("th[scope=col]", layerRows).forEach((head, i) => {
+      if (i === order.column) head.setAttribute("aria-sort", order.falling ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    });
+  };
+  on("size", (key) => show("size-chart", key));
+  const chosenNetwork = on("network", fillLayers);
+  if (chosenNetwork) {
+    all("thead button", layerRows).forEach((button, i) => button.addEventListener("click", () => {
+      Object.assign(order, { column: i, falling: i === order.column ? !order.falling : i > 3 });
+      fillLayers(chosenNetwork.value);
+    }));
+    fillLayers(chosenNetwork.value);
+  }
+
   const network = byId("concept-which"), classOf = byId("bump-class");
   const pickConcepts = () => {
     all(".concepts").forEach((part) => { part.hidden = part.dataset.concepts !== network.value; });
