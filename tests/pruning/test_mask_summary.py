@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunescope.core.mask import Mask
-from prunescope.pruning.summary import layer_table
+from prunescope.pruning.summary import collapsed, layer_table
 
 shapes = st.sampled_from([(4, 3, 2, 2), (5, 1, 3, 3), (6, 7), (1, 1), (4, 2, 3)])
 
@@ -34,3 +34,13 @@ def test_scales_and_biases_have_outputs_only() -> None:
 def test_rows_follow_the_mask() -> None:
     mask = Mask({name: torch.ones(2, 2, dtype=torch.bool) for name in ("z", "a", "m")})
     assert [row["layer"] for row in layer_table(mask)] == ["z", "a", "m"]
+
+
+@given(st.dictionaries(st.text(max_size=3), st.tuples(st.sampled_from([0.0, 0.2, 1.0]), st.floats(0, 1))))
+def test_a_layer_has_collapsed_when_nothing_of_it_is_live(layers: dict[str, tuple[float, float]]) -> None:
+    nominal = {name: density for name, (density, _) in layers.items()}
+    live = {name: density * share for name, (density, share) in layers.items()}
+    found = collapsed(nominal, live)
+    assert list(found) == [name for name in layers if live[name] == 0]
+    assert {name for name, how in found.items() if how == "empty"} == {n for n, d in nominal.items() if d == 0}
+    assert set(collapsed(nominal, {})) == {n for n, d in nominal.items() if d == 0}  # not known: not claimed

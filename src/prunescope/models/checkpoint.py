@@ -121,6 +121,16 @@ class Checkpoint:
             raise PrunescopeError(f"{folder}: {error}") from error
 
 
+def read_mask(folder: Path) -> Mask | None:
+    """The mask of a stored checkpoint without its weights; None when nothing was pruned.
+
+    Raises:
+        PrunescopeError: a file is missing, damaged or of another format.
+    """
+    folder = Path(folder)
+    return _read_mask(folder / "mask.safetensors") if _facts(folder / "checkpoint.json")["masked"] else None
+
+
 def _write(path: Path, tensors: Mapping[str, Tensor], extra: object) -> None:
     # One entry of metadata only: safetensors writes several in random order. The file itself does not keep the
     # order of the tensors, and a mask's order decides ties of the cut.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 
 from prunescope.core.mask import Mask
+
+#: How a layer can end: without a kept weight, or with kept weights of which none lies on a path through the network.
+Collapse = Literal["empty", "cut off"]
 
 
 def layer_table(mask: Mask) -> list[dict[str, Any]]:
@@ -36,3 +40,22 @@ def _row(name: str, kept: Tensor) -> dict[str, Any]:
         "outputs": len(outputs), "dead_outputs": int((~outputs).sum()),
         "inputs": len(inputs), "dead_inputs": int((~inputs).sum()),
     }  # fmt: skip
+
+
+def collapsed(densities: Mapping[str, float], effective: Mapping[str, float]) -> dict[str, Collapse]:
+    """Layers that pass nothing on any more ("layer collapse", Tanaka et al. 2020), and how they ended.
+
+    A network with a path around such a layer (a residual connection) can live on without it.
+
+    Args:
+        densities: {layer: share of its weights kept}.
+        effective: {layer: share of its weights kept and on a live path} (`models.density`), where it is known.
+
+    >>> collapsed({"a": 0.5, "b": 0.1, "c": 0.0}, {"a": 0.5, "b": 0.0, "c": 0.0})
+    {'b': 'cut off', 'c': 'empty'}
+    """
+    return {
+        layer: "cut off" if density else "empty"
+        for layer, density in densities.items()
+        if not density or effective.get(layer, density) == 0
+    }

@@ -24,7 +24,7 @@ TABLES = {
     "floor": "one pair of dense networks that differ only in seed, and one measure",
     "pooled": "one density and measure: mean over seeds, t interval (cut at the measure's range), noise floor, verdict",
     "history": "one epoch of one training",
-    "layers": "one layer of one checkpoint: share of weights kept",
+    "layers": "one pruned layer of one checkpoint: weights kept and effective, outputs and inputs that have none",
     "classes": "one class of one checkpoint: recall, and share of its images decided differently from the dense one",
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",

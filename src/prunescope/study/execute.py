@@ -22,6 +22,7 @@ import torch
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.engine.allocator import tune_allocator
+from prunescope.study.collapse import collapse
 from prunescope.study.config import read_study
 from prunescope.study.plan import Cell, Plan
 from prunescope.study.schedule import Queue
@@ -76,8 +77,20 @@ def execute(plan: Plan, root: Path, *, workers: int = 1, on_event: Listener = la
         on_event(Event("found", "", at=len(done), total=len(plan.cells)))
         queue = Queue(plan, done)
         run = _run_here if workers == 1 else _run_in_processes
-        run(plan.study, store, queue, outcome, on_event, workers)
+        run(plan.study, store, queue, outcome, _warning_of_collapse(plan, store, on_event), workers)
         return outcome
+
+
+def _warning_of_collapse(plan: Plan, store: Store, on_event: Listener) -> Listener:
+    """The listener, which is also warned when a cut has left layers that pass nothing on."""
+    children = plan.children()
+
+    def heard(event: Event) -> None:
+        on_event(event)
+        if event.what == "done" and (told := collapse(store, plan.cells[event.folder], children[event.folder])):
+            on_event(Event("warning", event.folder, event.label, message=told))
+
+    return heard
 
 
 def _intact(plan: Plan, store: Store, on_event: Listener) -> set[str]:

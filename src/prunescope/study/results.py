@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 
 from prunescope.core.errors import PrunescopeError
+from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive
 from prunescope.core.types import Record
 from prunescope.metrics.statistics import pooled_spread
+from prunescope.models.checkpoint import read_mask
+from prunescope.pruning.summary import layer_table
 from prunescope.study.drift import DriftRow, drift
 from prunescope.study.floor import noise_floor, over_seeds, verdict
 from prunescope.study.folder import read_folder
@@ -28,6 +31,8 @@ MEASURE = ["probe", "array", "distance", "subset"]
 #: What names one place on the curves, over seeds.
 PLACE = ["role", "recipe", "round"]
 
+_LAYER = [*PLACE[:2], "seed", "round", "checkpoint", "layer", "total", "kept", "density", "effective",
+          "outputs", "dead_outputs", "inputs", "dead_inputs"]  # fmt: skip
 _RUN = [*PLACE[:2], "seed", "round", "target", "density", "effective", "checkpoint", "seconds"]
 
 
@@ -41,7 +46,9 @@ class Results:
         drift: one row per checkpoint, measure and subset (`all`, `both_right`), against the dense network of its seed.
         floor: the same between dense networks that differ only in seed.
         pooled: means over seeds with t intervals, the floor and the verdict.
-        history: one row per epoch.   layers: one row per layer and checkpoint.
+        history: one row per epoch.
+        layers: one row per pruned layer and checkpoint: weights (total, kept, density), `effective` density (NaN in
+            older stores), outputs (filters) and inputs, and how many of them have no kept weight.
         problems: sentences about what is missing or failed.
     """
 
@@ -89,7 +96,8 @@ def results(root: Path) -> Results:
         study=study, store=store, data=data, points=done,
         runs=pd.DataFrame([_run(store, facts, load, p) for p in done] or None, columns=None if done else _RUN),
         drift=drifts, floor=floors, pooled=_pooled(drifts, floors),
-        history=_history(facts, done), layers=_layers(facts, done), problems=_problems(study, store, points, done),
+        history=_history(facts, done), layers=_layers(store, facts, done),
+        problems=_problems(study, store, points, done),
     )  # fmt: skip
 
 
@@ -183,12 +191,15 @@ def _history(facts: Facts, points: list[Point]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _layers(facts: Facts, points: list[Point]) -> pd.DataFrame:
+def _layers(store: Store, facts: Facts, points: list[Point]) -> pd.DataFrame:
     rows = []
     for point in points:
-        densities = facts[point.checkpoint].get("info", {}).get("densities", {})
-        rows += [{**_place(point), "layer": layer, "density": density} for layer, density in densities.items()]
-    return pd.DataFrame(rows, columns=["role", "recipe", "seed", "round", "layer", "density"])
+        effective = facts[point.checkpoint].get("info", {}).get("effective_densities", {})
+        rows += [
+            {**_place(point), "checkpoint": point.checkpoint, **row, "effective": effective.get(row["layer"], np.nan)}
+            for row in layer_table(read_mask(store.path(point.checkpoint)) or Mask({}))
+        ]
+    return pd.DataFrame(rows, columns=_LAYER)
 
 
 def _problems(study: Study, store: Store, points: list[Point], done: list[Point]) -> list[str]:

@@ -32,7 +32,7 @@ from prunescope.engine.steps import Step
 from prunescope.engine.train import fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
-from prunescope.models.density import effective_density
+from prunescope.models.density import effective_mask
 from prunescope.models.zoo import build_model
 from prunescope.probes.base import measure, probes
 from prunescope.pruning.controls import shuffled
@@ -40,6 +40,7 @@ from prunescope.pruning.granularity import granularities
 from prunescope.pruning.loop import criterion_batches, whole_mask
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.scoring import criteria, cut
+from prunescope.pruning.summary import layer_table
 from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
@@ -222,8 +223,11 @@ class Workshop:
         return steps_per_epoch(data.train, training.batch_size)
 
     def _density(self, model: nn.Module, mask: Mask, data: Dataset) -> dict[str, Any]:
-        effective = effective_density(model, mask, data.train.shape)
-        return {"density": mask.density, "effective_density": effective, "densities": mask.densities}
+        live = effective_mask(model, mask, data.train.shape)
+        return {
+            "density": mask.density, "effective_density": live.density, "densities": mask.densities,
+            "effective_densities": {row["layer"]: row["density"] for row in layer_table(live)},
+        }  # fmt: skip
 
     def _fit(
         self,
