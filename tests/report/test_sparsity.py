@@ -73,7 +73,20 @@ def test_collapse_is_named_with_its_round_and_what_accuracy_did(found: Results) 
     assert f"{LAYER}.weight" in emptied
     assert LAYER in told[0]
     runs = found.runs[(found.runs["recipe"] == RECIPE) & (found.runs["round"] == 2)]
+    live = found.runs[(found.runs["recipe"] == RECIPE)].groupby("round")["effective"].min()
+    assert live[1] > 0
+    assert ("From round 2 on, no path" in told[0]) == (live[2] == 0)
     assert f"Accuracy there is {percent(runs['performance.top1'].mean())}, " in told[0]
+
+
+def test_where_no_weights_are_left_there_is_no_curve(
+    collapsed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(magnitudes_module, "sizes", lambda values: np.zeros(240, dtype=np.int64))
+    assert magnitudes(results(collapsed)) == {}
+    text = build_report(collapsed, tmp_path / "report.html").read_text()
+    assert "Sparsity after every round" in text
+    assert "Size of the weights left" not in text
 
 
 def test_without_collapse_nothing_is_said(finished: Path) -> None:

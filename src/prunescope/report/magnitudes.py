@@ -34,9 +34,10 @@ def sizes(values: Array) -> Array:
 
 
 def magnitudes(found: Results) -> dict[str, dict[str, Figure]]:
-    """{recipe: {layer, or `ALL` first: figure}}, of the recipe's first ticket seed."""
+    """{recipe: {layer, or `ALL` first: figure}}, of the recipe's first ticket seed; only where there are weights."""
     recipes = recipes_cut(found)
-    return {recipe: _figures(found, recipe, max(2, _LAYERS // len(recipes))) for recipe in recipes}
+    made = {recipe: _figures(found, recipe, max(2, _LAYERS // len(recipes))) for recipe in recipes}
+    return {recipe: charts for recipe, charts in made.items() if charts}
 
 
 def _figures(found: Results, recipe: str, limit: int) -> dict[str, Figure]:

@@ -132,7 +132,7 @@
   const described = (place, [name, total, outputs, inputs], [kept, alive, deadOut, deadIn]) => {
     const density = total ? kept / total : 1, live = alive < 0 ? NaN : alive / total;
     const bar = made("span", "bar");
-    for (const [part, share] of [["live", alive < 0 ? density : live], ["dead", alive < 0 ? 0 : density - live]]) {
+    for (const [part, share] of alive < 0 ? [["kept", density]] : [["live", live], ["dead", density - live]]) {
       if (share) bar.append(Object.assign(made("i", part), { style: `width:max(2px,${100 * share}%)` }));
     }
     const ended = kept === 0 ? "empty" : alive === 0 ? "cut off" : "";
@@ -147,6 +147,8 @@
   const fillLayers = (key) => {
     const [recipe, counts] = layers.networks[key];
     const rows = counts.map((own, i) => described(i, layers.shapes[recipe][i], own));
+    const known = counts.every(([, alive]) => alive >= 0);
+    all("[data-known]").forEach((key) => { key.hidden = (key.dataset.known === "yes") !== known; });
     const turn = order.falling ? -1 : 1;
     rows.sort((a, b) => turn * (a[order.column].by - b[order.column].by) || a[0].by - b[0].by);
     layerRows.tBodies[0].replaceChildren(...rows.map((cells) => {
