@@ -14,7 +14,7 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.pruning.granularity import granularity
 from prunescope.pruning.recipe import Recipe
-from prunescope.pruning.scope import layer_densities
+from prunescope.pruning.scope import Sensitivity, Table, layer_densities, read_scope
 from prunescope.pruning.scoring import criterion, cut
 
 SHAPES = st.lists(
@@ -87,7 +87,8 @@ def test_cuts_keep_each_layer_s_share_exactly(scope: str, units: str) -> None:
     model, names = tiny_net(), PRUNABLE
     whole = Mask.dense(model, names)
     shapes = {name: kept.shape for name, kept in whole.items()}
-    shares = layer_densities(shapes, 0.6, scope)  # type: ignore[arg-type]
+    sizes = {name: kept.numel() if units == "weight" else len(kept) for name, kept in whole.items()}
+    shares = layer_densities(shapes, 0.6, scope, sizes)  # type: ignore[arg-type]
     mask = cut(model, whole, criterion("magnitude"), keep=0.6, scope=scope, granularity=granularity(units))  # type: ignore[arg-type]
     for name, kept in mask.items():
         count = kept.numel() if units == "weight" else len(kept)
@@ -110,3 +111,64 @@ def test_scopes_are_read_and_refused() -> None:
         Recipe("r", scope="uniform")  # type: ignore[arg-type]
     with pytest.raises(PrunescopeError, match="takes three, there are 2"):
         layer_densities({"a": torch.Size((2, 2)), "b": (3, 3)}, 0.5, "uniform+")
+
+
+@given(SHAPES, st.floats(0.05, 1), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_table_is_scaled_until_the_density_comes_out(
+    shapes: list[tuple[int, ...]], density: float, data: st.DataObject
+) -> None:
+    named = {f"layer{i}": shape for i, shape in enumerate(shapes)}
+    rates = {name: data.draw(st.floats(0.1, 0.9)) for name in named}
+    sizes = {name: prod(shape) for name, shape in named.items()}
+    if density * sum(sizes.values()) < len(sizes):
+        return  # lower than one weight a layer
+    shares = layer_densities(named, density, Table(rates))
+    assert sum(shares[name] * sizes[name] for name in named) == pytest.approx(density * sum(sizes.values()))
+    factors = [(1 - shares[name]) / rates[name] for name in named if shares[name] * sizes[name] > 1 + 1e-9]
+    assert max(factors) - min(factors) < 1e-6  # one factor for all that are not at their end
+    for name in named:  # who is at the end would have lost more
+        if shares[name] * sizes[name] <= 1 + 1e-9:
+            assert all((1 - 1 / sizes[name]) / rates[name] <= factor + 1e-6 for factor in factors)
+
+
+def test_a_table_s_first_match_counts_and_what_it_does_not_name_stays() -> None:
+    model = tiny_net()
+    table = Table({"conv1.weight": 0.2, "conv*": 0.6})
+    mask = cut(model, Mask.dense(model, PRUNABLE), criterion("magnitude"), keep=0.8, scope=table)
+    gone = {name: 1 - float(kept.float().mean()) for name, kept in mask.items()}
+    assert gone["head.weight"] == 0
+    assert gone["conv2.weight"] / gone["conv1.weight"] == pytest.approx(3, rel=0.05)
+    assert mask.kept == pytest.approx(0.8 * mask.total, abs=1)
+
+
+@pytest.mark.parametrize(("rates", "words"), [
+    ({"conv9": 0.5}, "scope.rates: 'conv9' matches no parameter and no module .*; did you mean 'conv2' or 'conv1'"),
+    ({"conv1": 1.0}, r"share that goes, in \[0, 1\)"),
+    ({"conv1": "much"}, "share that goes"),
+    ({}, "not all 0"),
+    ({"head": 0.5}, "hold too little: at least"),
+])  # fmt: skip
+def test_tables_that_cannot_be_are_refused(rates: dict[str, float], words: str) -> None:
+    model = tiny_net()
+    with pytest.raises(PrunescopeError, match=words):
+        cut(model, Mask.dense(model, PRUNABLE), criterion("magnitude"), keep=0.3, scope=Table(rates))
+
+
+def test_a_scan_must_come_before_its_cut() -> None:
+    model = tiny_net()
+    with pytest.raises(PrunescopeError, match="must be measured first"):
+        cut(model, Mask.dense(model, PRUNABLE), criterion("magnitude"), keep=0.3, scope=Sensitivity())
+
+
+@pytest.mark.parametrize(("spec", "words"), [
+    ("globally", "did you mean 'global'"),
+    ({"name": "tabel"}, "did you mean 'table'"),
+    ({"name": "sensitivity", "tolerance": 0}, "tolerance is the accuracy"),
+    ({"name": "sensitivity", "rates": [0.5, 0.2]}, "rising"),
+    ({"name": "sensitivity", "images": -1}, "at least 0"),
+    (3, "expected a name or a mapping"),
+])  # fmt: skip
+def test_scopes_that_cannot_be_read_are_refused(spec: object, words: str) -> None:
+    with pytest.raises(PrunescopeError, match=words):
+        read_scope(spec, "recipes[0].scope")

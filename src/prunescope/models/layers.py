@@ -128,14 +128,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def require_matches(patterns: Iterable[str], parameters: Iterable[str]) -> None:
-    """Refuse a pattern of `ignore` that stands for no parameter and no module; the message names the nearest."""
+def require_matches(patterns: Iterable[str], parameters: Iterable[str], where: str = "ignore") -> None:
+    """Refuse a pattern that stands for no parameter and no module; the message names the nearest."""
     names = list(parameters)
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
-            near = get_close_matches(pattern, [*dict.fromkeys(p for name in names for p in _prefixes(name))], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PrunescopeError(f"ignore: {pattern!r} matches no parameter and no module of the network{hint}")
+            near = get_close_matches(pattern, [*dict.fromkeys(p for name in names for p in _prefixes(name))], n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise PrunescopeError(f"{where}: {pattern!r} matches no parameter and no module of the network{hint}")
 
 
 def matches(name: str, pattern: str) -> bool:

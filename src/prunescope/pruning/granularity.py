@@ -58,6 +58,10 @@ class Granularity(ABC):
         """The part of a mask whose weights a criterion is to score."""
         return mask
 
+    def layers(self, mask: Mask) -> dict[str, Mask]:
+        """{layer: the part of the mask that cutting units of this layer alone changes}."""
+        return {name: Mask({name: kept}) for name, kept in mask.items()}
+
     def density(self, model: nn.Module, mask: Mask) -> float:
         """Share of the units of which anything is kept."""
         return mask.density
@@ -154,7 +158,8 @@ def keep_in(
     """
     if scope == "global":
         return keep_top(scores, mask, round(density * mask.total))
-    shares, parts = layer_densities(shapes, density, scope), dict[str, Tensor]()
+    units = {name: kept.numel() for name, kept in mask.items()}
+    shares, parts = layer_densities(shapes, density, scope, units), dict[str, Tensor]()
     for name, kept in mask.items():
         parts |= keep_top(
             scores, Mask({name: kept}), min(max(least, round(shares[name] * kept.numel())), int(kept.sum()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.errors import PrunescopeError
 from prunescope.engine.distillation import Distillation
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scope import SCOPES, Scope
+from prunescope.pruning.scope import Scope, read_scope
 from prunescope.pruning.scoring import Criterion
 
 
@@ -22,7 +22,7 @@ class Recipe:
     Attributes:
         name: for people, and in the report's legends.
         scope: `global`: all weights compete; `layer`: every layer is cut to the same density; `erk` and `uniform+`:
-            to its own (`prunescope.pruning.scope`).
+            to its own, as a `Table` says or as `Sensitivity` measures (`prunescope.pruning.scope`).
         granularity: what is cut at once: weights, filters ...; densities are shares of these.
         training: how each round retrains; None: as the dense network was trained.
         epochs_per_round: of the retraining after each cut, `(2, 2, 10)`; none: those of the training, every time.
@@ -50,8 +50,7 @@ class Recipe:
             raise PrunescopeError(
                 f"criterion must be a Criterion, as criterion('magnitude') is; got {self.criterion!r}"
             )
-        if self.scope not in SCOPES:
-            raise choices("scope", self.scope, SCOPES)
+        object.__setattr__(self, "scope", read_scope(self.scope, "scope"))
         if not isinstance(self.granularity, Granularity):
             raise PrunescopeError(
                 f"granularity must be a Granularity, as granularity('filter') is; got {self.granularity!r}"

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from prunescope.core.configure import configure
-from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.core.registry import Registry
 from prunescope.engine.untouched import untouched
 from prunescope.pruning.granularity import Granularity, Weights
-from prunescope.pruning.scope import SCOPES, Scope
+from prunescope.pruning.scope import Scope, read_scope
 
 #: Yields (normalised images, labels) of the training split, as often as it is called, the same batches each time.
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
@@ -90,8 +90,7 @@ def cut(
     Raises:
         PrunescopeError: more is to be kept than is left, or the criterion's scores do not fit.
     """
-    if scope not in SCOPES:
-        raise choices("scope", scope, SCOPES)
+    scope = read_scope(scope, "scope")
     if not 0 <= keep <= 1:
         raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:

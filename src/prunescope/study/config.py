@@ -16,6 +16,7 @@ from prunescope.engine.training import Training
 from prunescope.probes.base import Probe, probes
 from prunescope.pruning.granularity import granularities
 from prunescope.pruning.recipe import Recipe
+from prunescope.pruning.scope import read_scope
 from prunescope.pruning.scoring import criteria
 from prunescope.study.study import Controls, Execution, Seeds, Study
 
@@ -172,6 +173,8 @@ def _recipe(spec: object, dense: Training, where: str) -> Recipe:
     options = dict(spec)
     if "criterion" in options:
         options["criterion"] = named(criteria, options["criterion"], f"{where}.criterion")
+    if "scope" in options:
+        options["scope"] = read_scope(options["scope"], f"{where}.scope")
     if "granularity" in options:
         options["granularity"] = named(granularities, options["granularity"], f"{where}.granularity")
     changed = options.pop("training", None)

@@ -15,12 +15,13 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.files import sha256
 from prunescope.pruning.granularity import Weights
 from prunescope.pruning.recipe import Recipe
+from prunescope.pruning.scope import Sensitivity
 from prunescope.study.study import Study
 
 #: Raise when the meaning of stored artifacts changes; all keys change with it.
 FORMAT = 1
 
-Kind = Literal["data", "train", "prune", "retrain", "probe"]
+Kind = Literal["data", "train", "scan", "prune", "retrain", "probe"]
 Role = Literal["dense", "ticket", "random", "dense-control", "reinit", "unretrained"]
 
 
@@ -29,7 +30,7 @@ class Cell:
     """One artifact to be made from others.
 
     Attributes:
-        kind: `data`, `train`, `prune`, `retrain` or `probe`.
+        kind: `data`, `train`, `scan`, `prune`, `retrain` or `probe`.
         params: canonical JSON-able parameters; defaults are left out.
         parents: {role: cell}.
         label: for people; not part of the key.
@@ -152,21 +153,28 @@ class _Builder:
     def rounds(self, recipe: Recipe, seed: int, dense: Cell) -> Iterator[_Round]:
         ticket = self.dense(seed, "0it") if recipe.schedule.before_training else dense
         for number, density in enumerate(recipe.schedule.densities(), start=1):
-            cut = self.cut(recipe, seed, number, density, ticket)
+            cut = self.cut(recipe, seed, number, density, ticket, dense)
             ticket = self.retrain(recipe, seed, number, cut, "ticket")
             yield _Round(number, density, cut, ticket)
 
-    def cut(self, recipe: Recipe, seed: int, number: int, density: float, previous: Cell) -> Cell:
-        params: dict[str, Any] = {
-            "criterion": canonical(recipe.criterion), "scope": recipe.scope, "density": round(density, 12),
-        }  # fmt: skip
-        params |= self.units(recipe)
+    def cut(self, recipe: Recipe, seed: int, number: int, density: float, previous: Cell, dense: Cell) -> Cell:
+        params = {**self.scored(recipe, seed, number), "density": round(density, 12)}
+        parents = {"previous": previous, "data": self.data}
+        if isinstance(recipe.scope, Sensitivity):
+            scanned = self.scored(recipe, seed, 0)
+            parents["scan"] = self.plan.add(
+                Cell("scan", scanned, {"previous": dense, "data": self.data}, f"sensitivity of layers seed {seed}")
+            )
+        return self.plan.add(Cell("prune", params, parents, f"cut to {density:.1%} seed {seed}"))
+
+    def scored(self, recipe: Recipe, seed: int, number: int) -> dict[str, Any]:
+        """How weights are scored and compared; round 0 is the scan before the first cut."""
+        params = {"criterion": canonical(recipe.criterion), "scope": canonical(recipe.scope), **self.units(recipe)}
         if recipe.ignore:
             params["ignore"] = list(recipe.ignore)
         if type(recipe.criterion).needs_data or type(recipe.criterion).needs_seed:
             params["seed"] = [seed, number]
-        label = f"cut to {density:.1%} seed {seed}"
-        return self.plan.add(Cell("prune", params, {"previous": previous, "data": self.data}, label))
+        return params
 
     def units(self, recipe: Recipe) -> dict[str, Any]:
         """What is cut at once; nothing for single weights, so that older keys hold."""

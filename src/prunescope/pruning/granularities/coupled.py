@@ -92,6 +92,14 @@ class Channels(Granularity):
         chosen = keep_in(parts, Mask(bound.by_family(alive)), density, scope, shapes, least=1)
         return bound.mask(mask, chosen)
 
+    def layers(self, mask: Mask) -> dict[str, Mask]:
+        bound, alive, found = self.bound, self._alive(mask), {}
+        for names in bound.free_makers:
+            others = torch.where(bound.family == bound.makers.index(names), alive, True)
+            parts = {name: bound.graph.kept(name, others, kept.shape) for name, kept in mask.items()}
+            found["/".join(names)] = Mask({name: part for name, part in parts.items() if not bool(part.all())})
+        return found
+
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
         alive = self.bound.by_family(self._alive(mask))
         return self.bound.mask(
