@@ -64,6 +64,18 @@ def test_a_recipe_may_set_back_what_the_study_changed() -> None:
             {"recipes": [{"name": "r", "schedule": {"rounds": 2}, "epochs_per_round": [2, -1]}]},
             "recipes[0]: epochs must be above 0",
         ),
+        (
+            {"recipes": [{"name": "r", "schedule": {"kind": "cubic", "every": "0it"}}]},
+            "schedule: every must be above 0",
+        ),
+        ({"recipes": [{"name": "r", "schedule": {"kind": "cubic", "end": "1ep"}}]}, "recipes[0]: from 1ep to 1ep"),
+        ({"recipes": [{"name": "r", "regrow": {"by": "gradiant"}}]}, "recipes[0].regrow.by"),
+        ({"recipes": [{"name": "r", "regrow": {}, "granularity": "kernel"}]}, "regrow exchanges single weights"),
+        ({"recipes": [{"name": "r", "distill": {"weight": 2}}]}, "recipes[0].distill: weight is the share"),
+        (
+            {"recipes": [{"name": "r", "schedule": {"kind": "one-shot", "when": "before-training"}}]},
+            "write rewind: {to: init}, not late",
+        ),
         ({"probes": ["gradcamm"]}, "did you mean 'gradcam'?"),
         ({"probes": ["gradcam", "gradcam"]}, "listed twice"),
         ({"seeds": {"dense": [0], "tickets": [1]}}, "must be among the dense seeds"),

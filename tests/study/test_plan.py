@@ -129,6 +129,57 @@ def test_before_training_the_cut_is_of_the_initialisation() -> None:
                                                               "unretrained"], 1)  # fmt: skip
 
 
+CUBIC = {"name": "cubic", "schedule": {"kind": "cubic", "density": 0.25, "every": "10%"}, "rewind": {"to": "none"}}
+RIGL = {"name": "rigl", "criterion": "random", "scope": "erk", "rewind": {"to": "init"}, "regrow": {"every": "10%"},
+        "schedule": {"density": 0.25, "kind": "one-shot", "when": "before-training"}}  # fmt: skip
+EVERY = ["unretrained", "random", "dense", "reinit"]
+
+
+@pytest.mark.parametrize(("rewind", "start"), [("none", ""), ("init", " until 0it"), ("late", " until 1ep")])
+def test_a_gradual_recipe_is_one_training_and_controls_have_its_last_mask(rewind: str, start: str) -> None:
+    study = read_study(tiny(recipes=[{**CUBIC, "rewind": {"to": rewind}}], controls=EVERY))
+    assert read_study(study.as_mapping()) == study
+    plan = make_plan(study)
+    cells = {cell.label: cell for cell in plan.cells.values()}
+    ticket = cells["cubic round 1 seed 0"]
+    assert ticket.parents["cut"] is cells[f"dense seed 0{start}"]
+    assert set(ticket.params["moving"]) == {"schedule"}  # the rest is at its default
+    assert cells["random mask at 25.0% seed 0"].parents["ticket"] is ticket
+    assert cells["cubic reinit round 1 seed 0"].parents["cut"] is ticket
+    assert "moving" not in cells["cubic random round 1 seed 0"].params
+    roles = {point.role: point for point in plan.points if point.role != "dense"}
+    assert {point.density for point in roles.values()} == {0.25}
+    assert roles["unretrained"].checkpoint == cells["cut to 25.0% seed 0"].folder
+    assert cells["cut to 25.0% seed 0"].parents["previous"] is cells["dense seed 0"]
+
+
+def test_what_decides_how_a_mask_moves_is_in_the_key_and_nothing_else_is() -> None:
+    def key(recipe: dict[str, object]) -> str:
+        plan = make_plan(read_study(tiny(recipes=[recipe], controls="none")))
+        return next(point.checkpoint for point in plan.points if point.role == "ticket")
+
+    schedule: dict[str, object] = dict(CUBIC["schedule"])  # type: ignore[call-overload]
+    assert key(CUBIC) == key({**CUBIC, "name": "other"})
+    others: list[dict[str, object]] = [
+        CUBIC, RIGL, {**CUBIC, "scope": "layer"}, {**CUBIC, "criterion": "snip"}, {**CUBIC, "ignore": ["head"]},
+        {**CUBIC, "granularity": "filter"}, {**CUBIC, "schedule": {**schedule, "end": "60%"}},
+        {**CUBIC, "schedule": {**schedule, "density": 0.2}}, {**CUBIC, "regrow": {"every": "10%"}},
+        {**RIGL, "regrow": {"every": "20%"}}, {**RIGL, "regrow": None},
+    ]  # fmt: skip
+    assert len({key(recipe) for recipe in others}) == len(others)
+
+
+def test_a_regrowing_recipe_shares_its_cut_with_one_that_does_not() -> None:
+    fixed = {**RIGL, "name": "fixed", "regrow": None}
+    study = read_study(tiny(recipes=[RIGL, fixed], controls=EVERY))
+    plan = make_plan(study)
+    cells = {cell.label: cell for cell in plan.cells.values()}
+    assert cells["rigl round 1 seed 0"].parents["cut"] is cells["fixed round 1 seed 0"].parents["cut"]
+    assert cells["rigl round 1 seed 0"].params["moving"] == {"regrow": {"every": "10%"}}
+    assert cells["random mask at 25.0% seed 0"].parents["ticket"] is cells["rigl round 1 seed 0"]
+    assert read_study(study.as_mapping()) == study
+
+
 def test_queue_hands_out_everything_once_and_parents_first() -> None:
     plan = make_plan(read_study(tiny()))
     queue, seen = Queue(plan, set()), []

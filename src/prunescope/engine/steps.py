@@ -43,5 +43,15 @@ class Step:
             raise PrunescopeError(f"step {self} lies behind the end of a training of {total} steps")
         return step
 
+    def share(self, epochs: float | None = None) -> float | None:
+        """Share of a training of so many epochs; None when it takes the data, or the epochs, to tell.
+
+        >>> Step.parse("1ep").share(epochs=4), Step.parse("500it").share(epochs=4)
+        (0.25, None)
+        """
+        if self.unit == "%" or not self.amount:
+            return self.amount / 100
+        return self.amount / epochs if self.unit == "ep" and epochs is not None else None
+
     def __str__(self) -> str:
         return np.format_float_positional(self.amount, trim="-") + self.unit

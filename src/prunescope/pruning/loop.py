@@ -14,14 +14,16 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive
 from prunescope.data.split import Split
-from prunescope.data.training_batches import steps_per_epoch, training_batches
+from prunescope.data.training_batches import steps_per_epoch
 from prunescope.engine.distillation import Teacher
-from prunescope.engine.train import History, StepState, fit
+from prunescope.engine.masking import Sparsifier, StepState
+from prunescope.engine.train import History, fit
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
+from prunescope.pruning.during import MovingMask
 from prunescope.pruning.granularity import Granularity
 from prunescope.pruning.recipe import Recipe
-from prunescope.pruning.scoring import Batches, cut
+from prunescope.pruning.scoring import criterion_batches, cut
 
 
 def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
@@ -32,15 +34,6 @@ def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
 def whole_mask(model: nn.Module, granularity: Granularity, ignore: Sequence[str] = ()) -> Mask:
     """Everything kept, over the parameters that may be cut at this granularity."""
     return Mask.dense(model, granularity.names(model, ignore))
-
-
-def criterion_batches(split: Split, training: Training, seed: int, device: torch.device | str = "cpu") -> Batches:
-    """What criteria score on: training images in a seeded order, not augmented."""
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return training_batches(split, batch_size=training.batch_size, seed=seed, epoch=0, device=device)
-
-    return batches
 
 
 def cut_round(
@@ -57,7 +50,7 @@ def cut_round(
 
 def retrain(
     model: nn.Module,
-    mask: Mask,
+    mask: Mask | Sparsifier,
     recipe: Recipe,
     split: Split,
     training: Training,
@@ -121,11 +114,18 @@ def rounds(
         model.load_state_dict(dict(rewind_weights or {}))
     for number, density in enumerate(recipe.schedule.densities(), start=1):
         chosen = derive(seed, "criterion", number)
-        mask = cut_round(model, mask, recipe, density=density, split=split, training=training, seed=chosen)
+        if not recipe.schedule.gradual:
+            mask = cut_round(
+                model, mask, recipe, density=density, split=split, training=training,
+                seed=chosen, device=next(model.parameters()).device,
+            )  # fmt: skip
+        own = recipe.retraining(training, number)
+        moving = MovingMask(mask, recipe, split, own, seed=seed, number=number) if recipe.moves else None
         history = retrain(
-            model, mask, recipe, split, recipe.retraining(training, number),
+            model, moving or mask, recipe, split, own,
             rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
             teacher=teacher, order=number, seed=seed,
             validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
         )  # fmt: skip
+        mask = mask if moving is None else moving.mask
         yield Checkpoint.of(model, mask=mask, round=number, history=history)

@@ -10,6 +10,7 @@ from prunescope.engine.distillation import Distillation
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.granularity import Granularity, Weights
+from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import Scope, read_scope
 from prunescope.pruning.scoring import Criterion
@@ -26,6 +27,7 @@ class Recipe:
         granularity: what is cut at once: weights, filters ...; densities are shares of these.
         training: how each round retrains; None: as the dense network was trained.
         epochs_per_round: of the retraining after each cut, `(2, 2, 10)`; none: those of the training, every time.
+        regrow: whether and how weights are exchanged while the network trains (RigL, SET, GraNet).
         distill: whether retraining also learns the dense network's answers, and how.
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.
     """
@@ -42,6 +44,7 @@ class Recipe:
     granularity: Granularity = field(default_factory=Weights)
     epochs_per_round: tuple[float, ...] = ()
     distill: Distillation | None = None
+    regrow: Regrow | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -55,7 +58,12 @@ class Recipe:
             raise PrunescopeError(
                 f"granularity must be a Granularity, as granularity('filter') is; got {self.granularity!r}"
             )
-        self.granularity.check(self.schedule.densities())
+        on_the_way = (self.schedule.density_at(0.5),) if self.schedule.gradual else ()
+        self.granularity.check((*on_the_way, *self.schedule.densities()))
+        if self.regrow is not None and not isinstance(self.granularity, Weights):
+            raise PrunescopeError(
+                f"regrow exchanges single weights, which breaks {self.granularity.plural}: leave out one of the two"
+            )
         if self.schedule.before_training and self.rewind.to != "init":
             raise PrunescopeError(
                 f"a network cut before training is trained from its initialisation: write rewind: {{to: init}}, "
@@ -71,6 +79,11 @@ class Recipe:
         if self.training is not None:
             self.require_fits(self.training)
 
+    @property
+    def moves(self) -> bool:
+        """Whether the mask changes while the network trains."""
+        return self.schedule.gradual or self.regrow is not None
+
     def retraining(self, dense: Training, number: int) -> Training:
         """How round `number` (from 1) trains, where the dense networks train as `dense` says.
 
@@ -83,5 +96,11 @@ class Recipe:
 
     def require_fits(self, dense: Training) -> None:
         """Refuse retrainings that cannot be, as far as it can be told without the data."""
+        start = self.rewind.at if self.rewind.has_step else "0it"
         for number in range(1, len(self.schedule.densities()) + 1):
-            self.rewind.require_inside(self.retraining(dense, number).epochs)
+            epochs = self.retraining(dense, number).epochs
+            self.rewind.require_inside(epochs)
+            if self.schedule.gradual:
+                self.schedule.stretch.require_inside(start, epochs)
+            if self.regrow is not None:
+                self.regrow.stretch.require_inside(start, epochs)

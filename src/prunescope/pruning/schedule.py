@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.steps import Step
+from prunescope.pruning.pace import Stretch
 
-Kind = Literal["geometric", "linear", "one-shot"]
+Kind = Literal["geometric", "linear", "one-shot", "cubic"]
 When = Literal["after-training", "before-training"]
 Target = Literal["init", "late", "lr", "none"]
 
@@ -21,9 +22,12 @@ class Schedule:
         density: after the last round, in (0, 1]; 1 cuts nothing, in one round, whatever `rounds` says.
         rounds: how many.
         kind: `geometric` keeps the same share of the survivors each round (the lottery ticket's), `linear` removes
-            the same number of weights each round, `one-shot` cuts once, whatever `rounds` says.
+            the same number of weights each round, `one-shot` cuts once, whatever `rounds` says; `cubic` cuts while
+            the network trains, in one training: fast at first, then ever more slowly (Zhu and Gupta 2017, eq. 1).
         when: `after-training` cuts the trained network; `before-training` cuts the initialisation, once, and trains
             what is left (SNIP, GraSP, SynFlow). Criteria with `iterations` make that one cut in steps.
+        begin, end, every: of `cubic`: the step from which, by which, and how often it cuts, as places in the training
+            (`1ep`, `500it`, `10%`). The first cut comes one `every` after `begin`.
 
     >>> Schedule(density=0.1, rounds=2, kind="linear").densities()
     (0.55, 0.1)
@@ -33,6 +37,9 @@ class Schedule:
     rounds: int = 6
     kind: Kind = "geometric"
     when: When = "after-training"
+    begin: str = "0%"
+    end: str = "75%"
+    every: str = "1%"
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -50,6 +57,19 @@ class Schedule:
                 f"before training there is one cut, with nothing to train between rounds: write kind: one-shot, "
                 f"not {self.kind}"
             )
+        stretch = self.stretch  # refuses places that cannot be
+        if not self.gradual and stretch != Stretch(Schedule.begin, Schedule.end, Schedule.every):
+            raise PrunescopeError(f"begin, end and every go with kind: cubic; a {self.kind} schedule has none")
+
+    @property
+    def gradual(self) -> bool:
+        """Whether the cuts are made while the network trains."""
+        return self.kind == "cubic"
+
+    @property
+    def stretch(self) -> Stretch:
+        """When a gradual schedule cuts."""
+        return Stretch(self.begin, self.end, self.every)
 
     @property
     def before_training(self) -> bool:
@@ -58,12 +78,22 @@ class Schedule:
 
     def densities(self) -> tuple[float, ...]:
         """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`."""
-        if self.kind == "one-shot" or self.density == 1:
+        if self.kind in ("one-shot", "cubic") or self.density == 1:
             return (self.density,)
         parts = [r / self.rounds for r in range(1, self.rounds)]
         if self.kind == "linear":
             return (*(1 - part * (1 - self.density) for part in parts), self.density)
         return (*(self.density**part for part in parts), self.density)
+
+    def density_at(self, done: float) -> float:
+        """Density of a gradual schedule when a share `done` of its cuts is made: from 1, falling, to `density`.
+
+        Zhu and Gupta 2017, eq. 1, from nothing pruned, told as densities instead of sparsities.
+
+        >>> Schedule(density=0.2, kind="cubic").density_at(0.5)
+        0.3
+        """
+        return self.density + (1 - self.density) * (1 - done) ** 3
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from prunescope.core.configure import configure
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.core.registry import Registry
+from prunescope.data.split import Split
+from prunescope.data.training_batches import training_batches
+from prunescope.engine.training import Training
 from prunescope.engine.untouched import untouched
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.scope import Scope, read_scope
@@ -55,6 +59,15 @@ class Criterion(ABC):
 def criterion(name: str, **options: Any) -> Criterion:
     """A registered criterion with its options: `criterion("magnitude")`."""
     return configure(criteria[name], options, f"criterion {name!r}")
+
+
+def criterion_batches(split: Split, training: Training, seed: int, device: torch.device | str = "cpu") -> Batches:
+    """What criteria score on: training images in a seeded order, not augmented."""
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        return training_batches(split, batch_size=training.batch_size, seed=seed, epoch=0, device=device)
+
+    return batches
 
 
 def cut(

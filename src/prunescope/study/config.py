@@ -56,7 +56,7 @@ def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] 
     controls = attempt(lambda: configure(Controls, _controls(raw.get("controls", {})), "controls"))
     execution = attempt(lambda: configure(Execution, _mapping(raw, "execution"), "execution"))
     recipes = [
-        attempt(lambda spec=spec, i=i: _recipe(spec, training or Training(), f"recipes[{i}]"))  # type: ignore[misc]
+        attempt(lambda spec=spec, i=i: read_recipe(spec, training or Training(), f"recipes[{i}]"))  # type: ignore[misc]
         for i, spec in enumerate(_sequence(raw, "recipes", problems))
     ]
     wanted = attempt(lambda: _probes(_sequence(raw, "probes", problems)))
@@ -167,7 +167,8 @@ def _controls(value: object) -> dict[str, Any]:
     return {"kinds": value} if isinstance(value, list) else dict(value)  # type: ignore[call-overload]
 
 
-def _recipe(spec: object, dense: Training, where: str) -> Recipe:
+def read_recipe(spec: object, dense: Training, where: str) -> Recipe:
+    """A recipe from a mapping; `where` is its place in the user's file, and `dense` how dense networks are trained."""
     if not isinstance(spec, Mapping):
         raise PrunescopeError(f"{where}: expected a mapping with name, criterion, schedule ...; got {spec!r}")
     options = dict(spec)

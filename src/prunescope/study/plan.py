@@ -7,15 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from prunescope.core.configure import canonical
-from prunescope.core.errors import PrunescopeError
-from prunescope.core.files import sha256
 from prunescope.pruning.granularity import Weights
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scope import Sensitivity
+from prunescope.study.params import data_params, model_params, moving_params
 from prunescope.study.study import Study
 
 #: Raise when the meaning of stored artifacts changes; all keys change with it.
@@ -104,8 +102,8 @@ class Plan:
 def make_plan(study: Study) -> Plan:
     """Expand a study: dense networks per seed, the rounds of every recipe, controls, and probes on each checkpoint."""
     plan = Plan(study)
-    data = plan.add(Cell("data", _data_params(study), {}, "data"))
-    builder = _Builder(plan, data, _model_params(study))
+    data = plan.add(Cell("data", data_params(study), {}, "data"))
+    builder = _Builder(plan, data, model_params(study))
     dense = {seed: builder.dense(seed) for seed in study.seeds.dense}
     for seed in study.seeds.dense:
         plan.points.append(builder.point("dense", "", seed, 0, 1.0, dense[seed], dense[seed]))
@@ -126,9 +124,11 @@ def make_plan(study: Study) -> Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Round:
+    """One round of one recipe: the network just cut (None where it is cut while it trains), and after its training."""
+
     number: int
     density: float
-    cut: Cell
+    cut: Cell | None
     ticket: Cell
 
     @property
@@ -151,11 +151,18 @@ class _Builder:
         return self.plan.add(Cell("train", params, {"data": self.data}, label))
 
     def rounds(self, recipe: Recipe, seed: int, dense: Cell) -> Iterator[_Round]:
-        ticket = self.dense(seed, "0it") if recipe.schedule.before_training else dense
+        untrained = recipe.schedule.before_training or recipe.schedule.gradual
+        ticket = (self.origin(recipe, seed) if untrained else None) or dense
         for number, density in enumerate(recipe.schedule.densities(), start=1):
-            cut = self.cut(recipe, seed, number, density, ticket, dense)
-            ticket = self.retrain(recipe, seed, number, cut, "ticket")
+            cut = None if recipe.schedule.gradual else self.cut(recipe, seed, number, density, ticket, dense)
+            ticket = self.retrain(recipe, seed, number, cut or ticket, "ticket")
             yield _Round(number, density, cut, ticket)
+
+    def origin(self, recipe: Recipe, seed: int) -> Cell | None:
+        """What the recipe rewinds to; None when it keeps the trained weights."""
+        if recipe.rewind.keeps_weights:
+            return None
+        return self.dense(seed, "0it" if recipe.rewind.to == "init" else str(recipe.rewind.at))
 
     def cut(self, recipe: Recipe, seed: int, number: int, density: float, previous: Cell, dense: Cell) -> Cell:
         params = {**self.scored(recipe, seed, number), "density": round(density, 12)}
@@ -193,8 +200,10 @@ class _Builder:
             if recipe.epochs_per_round:
                 params["epochs"] = list(recipe.epochs_per_round[:times])
         parents = {"cut": cut, "data": self.data}
-        if recipe.rewind.to in ("init", "late") and role != "reinit":
-            parents["rewind"] = self.dense(seed, "0it" if recipe.rewind.to == "init" else str(recipe.rewind.at))
+        if role != "reinit" and (origin := self.origin(recipe, seed)) is not None:
+            parents["rewind"] = origin
+        if role == "ticket" and recipe.moves:
+            params["moving"] = moving_params(recipe)
         if recipe.distill is not None:
             params["distill"] = canonical(recipe.distill)
             parents["teacher"] = self.dense(seed)
@@ -206,18 +215,19 @@ class _Builder:
         control = self.study.controls
         if control.rounds is not None and step.number not in control.rounds:
             return
+        masked = step.cut if step.cut is not None and not recipe.moves else step.ticket
         times = 1 if recipe.rewind.to in ("init", "late") else step.number
         for kind in control.kinds:
             if kind == "unretrained":
-                yield "unretrained", step.cut
+                yield "unretrained", step.cut or self.cut(recipe, seed, step.number, step.density, dense, dense)
             elif kind == "reinit":
-                yield "reinit", self.retrain(recipe, seed, step.number, step.cut, "reinit")
+                yield "reinit", self.retrain(recipe, seed, step.number, masked, "reinit")
             else:
                 role: Role = "random" if kind == "random" else "dense-control"
                 params: dict[str, Any] = {"control": kind}
                 if kind == "random":
                     params |= {"seed": [seed, step.number], **self.units(recipe)}
-                parents = {"ticket": step.cut, "previous": dense, "data": self.data}
+                parents = {"ticket": masked, "previous": dense, "data": self.data}
                 cut = self.plan.add(Cell("prune", params, parents, f"{kind} mask at {step.density:.1%} seed {seed}"))
                 yield role, self.retrain(recipe, seed, step.number, cut, role, times)
 
@@ -244,19 +254,3 @@ class _Builder:
         probe = next(probe for probe in self.study.probes.values() if probe.name == "performance")
         parents = {"checkpoint": checkpoint, "data": self.data}
         return self.plan.add(Cell("probe", {"probe": canonical(probe)}, parents, f"performance of {checkpoint.label}"))
-
-
-def _data_params(study: Study) -> dict[str, Any]:
-    """The data's config without where it lies: moved data is the same data (its fingerprint is checked when read)."""
-    return {key: canonical(value) for key, value in study.data.items() if key not in ("root", "cache", "storage")}
-
-
-def _model_params(study: Study) -> dict[str, Any]:
-    """The model's config; a weights file counts by its content, not by its path."""
-    params = {key: canonical(value) for key, value in study.model.items() if key != "weights"}
-    if path := study.model.get("weights"):
-        file = Path(str(path)).expanduser()
-        if not file.is_file():
-            raise PrunescopeError(f"model.weights: no file at {path}")
-        params["weights"] = sha256(file)
-    return params

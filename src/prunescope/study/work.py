@@ -37,10 +37,11 @@ from prunescope.models.zoo import build_model
 from prunescope.probes.base import measure, probes
 from prunescope.pruning.controls import shuffled
 from prunescope.pruning.granularity import granularities
-from prunescope.pruning.loop import criterion_batches, whole_mask
+from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.schedule import Rewind
-from prunescope.pruning.scoring import criteria, cut
+from prunescope.pruning.scoring import criteria, criterion_batches, cut
 from prunescope.pruning.summary import layer_table
+from prunescope.study.moving import moving_mask
 from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
@@ -155,13 +156,16 @@ class Workshop:
         training = configure(Training, params["training"], "training")
         rewind = configure(Rewind, params["rewind"], "rewind")
         pruned = self._checkpoint(cell.parents["cut"])
-        assert pruned.mask is not None
         role, seed, number = params.get("role", "ticket"), params["seed"], params["round"]
         model = self._model(data, derive(seed, "reinit", number), fresh=role == "reinit")
         if role != "reinit":
             source = self._checkpoint(cell.parents["rewind"]) if "rewind" in cell.parents else pruned
             source.into(model)
-        pruned.mask.apply_(model)
+        moving = moving_mask(cell, model, pruned.mask, training, data.train)
+        teacher = None
+        if "teacher" in cell.parents:
+            network = self._checkpoint(cell.parents["teacher"]).into(self._model(data, 0))
+            teacher = Teacher(network, configure(Distillation, params["distill"], "distill"))
         history: list[Any] = []
         with self._writing(cell) as folder:
             for turn, epochs in enumerate(params.get("epochs", [training.epochs] * params.get("times", 1))):
@@ -169,17 +173,13 @@ class Workshop:
                 start = rewind.start(self._per_epoch(part, data), part.total_steps(data.train))
                 history += self._fit(
                     cell, model, part, data, progress,
-                    part=turn, seed=seed, mask=pruned.mask, teacher=self._teacher(cell, data),
+                    part=turn, seed=seed, mask=moving or pruned.mask, teacher=teacher,
                     start=0 if role == "reinit" else start, order=1000 * turn + number,
                 )  # fmt: skip
-            info = self._density(model, pruned.mask, data)
-            Checkpoint.of(model, mask=pruned.mask, round=number, history=tuple(history), info=info).save(folder)
-
-    def _teacher(self, cell: Cell, data: Dataset) -> Teacher | None:
-        if "teacher" not in cell.parents:
-            return None
-        network = self._checkpoint(cell.parents["teacher"]).into(self._model(data, 0))
-        return Teacher(network, configure(Distillation, cell.params["distill"], "distill"))
+            mask = pruned.mask if moving is None else moving.mask
+            assert mask is not None
+            info = self._density(model, mask, data)
+            Checkpoint.of(model, mask=mask, round=number, history=tuple(history), info=info).save(folder)
 
     def _probe(self, cells: Sequence[Cell], progress: Progress) -> None:
         first = cells[0]
