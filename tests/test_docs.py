@@ -16,7 +16,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def test_the_pages_that_promise_examples_have_them() -> None:
-    for name in ("README.md", "docs/architecture.md", "docs/write-a-criterion.md", "docs/write-a-probe.md"):
+    promised = ("architecture.md", "recipes.md", "write-a-criterion.md", "write-a-probe.md")
+    for name in ("README.md", *(f"docs/{page}" for page in promised)):
         assert BLOCK.search((ROOT / name).read_text()), name
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prunescope.data.load import load_data as load_data
     from prunescope.data.split import Dataset as Dataset
     from prunescope.data.split import Split as Split
+    from prunescope.engine.distillation import Distillation as Distillation
+    from prunescope.engine.distillation import Teacher as Teacher
     from prunescope.engine.train import fit as fit
     from prunescope.engine.training import Training as Training
     from prunescope.models.checkpoint import Checkpoint as Checkpoint
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from prunescope.pruning.granularity import granularity as granularity
     from prunescope.pruning.loop import rounds as rounds
     from prunescope.pruning.recipe import Recipe as Recipe
+    from prunescope.pruning.regrow import Regrow as Regrow
     from prunescope.pruning.schedule import Rewind as Rewind
     from prunescope.pruning.schedule import Schedule as Schedule
     from prunescope.pruning.scoring import Criterion as Criterion
@@ -47,12 +50,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
-    "fit": "engine.train", "Training": "engine.training", "Checkpoint": "models.checkpoint",
+    "Distillation": "engine.distillation", "Teacher": "engine.distillation", "fit": "engine.train",
+    "Training": "engine.training", "Checkpoint": "models.checkpoint",
     "effective_density": "models.density", "prunable": "models.layers", "load_weights": "models.weights",
     "read_weights": "models.weights", "build_model": "models.zoo", "Probe": "probes.base", "measure": "probes.base",
     "probe": "probes.base", "gradcam_maps": "probes.gradcam",
     "granularity": "pruning.granularity", "rounds": "pruning.loop",
-    "Recipe": "pruning.recipe", "Rewind": "pruning.schedule",
+    "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
     "cut": "pruning.scoring", "layer_table": "pruning.summary", "build_report": "report.build", "drift": "study.drift",
 }  # fmt: skip

@@ -113,6 +113,7 @@ def test_the_dense_control_trains_as_long_as_all_rounds(finished: Path) -> None:
     assert all(control.density == 1 for control in controls.values())
 
 
+@pytest.mark.slow
 def test_the_report_builds_and_has_every_point(finished: Path) -> None:
     found = results(finished)
     assert not [problem for problem in found.problems if "noise floor" not in problem]

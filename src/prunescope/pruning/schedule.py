@@ -90,8 +90,8 @@ class Schedule:
 
         Zhu and Gupta 2017, eq. 1, from nothing pruned, told as densities instead of sparsities.
 
-        >>> Schedule(density=0.2, kind="cubic").density_at(0.5)
-        0.3
+        >>> Schedule(density=0.5, kind="cubic").density_at(0.5)
+        0.5625
         """
         return self.density + (1 - self.density) * (1 - done) ** 3
 

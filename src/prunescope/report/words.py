@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunescope.pruning.recipe import Recipe
 from prunescope.report.measures import Measure, headlines, rows
 from prunescope.report.places import number, percent, performance_key, recipes_done, ticket_rows
+from prunescope.report.recipe_words import recipe_sentence
 from prunescope.report.style import ROLES, series
 from prunescope.study.results import Results
 
@@ -14,7 +14,7 @@ from prunescope.study.results import Results
 def summary(found: Results) -> list[str]:
     """Sentences, most important first. The page escapes them."""
     column = f"{performance_key(found.study)}.top1"
-    told = [_what(found), *(_recipe(recipe) for recipe in found.study.recipes)]
+    told = [_what(found), *(recipe_sentence(recipe) for recipe in found.study.recipes)]
     if found.runs.empty or column not in found.runs:
         return told
     return [*told, *_accuracy(found, column), *_controls(found, column)]
@@ -31,28 +31,6 @@ def _what(found: Results) -> str:
 
 def _count(n: int, one: str, many: str = "") -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
-
-
-def _recipe(recipe: Recipe) -> str:
-    densities, to, at = recipe.schedule.densities(), recipe.rewind.to, recipe.rewind.at
-    weights = {
-        "init": "its weights rewound to the initialisation", "late": f"its weights rewound to {_step(str(at))}",
-        "lr": f"its learning rate rewound to {_step(str(at))}", "none": "fine-tuned",
-    }[to]  # fmt: skip
-    rounds = _count(len(densities), "round")
-    return (
-        f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({recipe.scope}) to {percent(densities[-1])} of the "
-        f"{recipe.granularity.plural} in {rounds}, after each {weights} and retrained."
-    )
-
-
-def _step(at: str) -> str:
-    """`1ep` in words."""
-    for mark, unit in (("ep", "epoch"), ("it", "step")):
-        if at.endswith(mark):
-            count = at.removesuffix(mark)
-            return f"{unit} {count}"
-    return f"{at} of the training"
 
 
 def _accuracy(found: Results, column: str) -> list[str]:
