@@ -57,7 +57,7 @@ class MovingMask:
         device = next(state.model.parameters()).device
         self.mask = cut(
             state.model, self.mask, self.recipe.criterion, keep=density, scope=self.recipe.scope,
-            granularity=self.recipe.granularity, seed=chosen,
+            granularity=self.recipe.granularity, target=self.recipe.target, shape=self.split.shape, seed=chosen,
             batches=criterion_batches(self.split, self.training, chosen, device),
         )  # fmt: skip
 

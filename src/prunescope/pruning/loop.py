@@ -23,7 +23,9 @@ from prunescope.models.checkpoint import Checkpoint
 from prunescope.pruning.during import MovingMask
 from prunescope.pruning.granularity import Granularity
 from prunescope.pruning.recipe import Recipe
+from prunescope.pruning.scope import Sensitivity
 from prunescope.pruning.scoring import criterion_batches, cut
+from prunescope.pruning.sensitivity import Scan, scan
 
 
 def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
@@ -44,8 +46,23 @@ def cut_round(
     by = recipe.criterion
     batches = criterion_batches(split, training, seed, device) if by.needs_data else None
     return cut(
-        model, mask, by, keep=density, scope=recipe.scope, granularity=recipe.granularity, batches=batches, seed=seed
-    )
+        model, mask, by, keep=density, scope=recipe.scope, granularity=recipe.granularity, target=recipe.target,
+        shape=split.shape, batches=batches, seed=seed,
+    )  # fmt: skip
+
+
+def scan_round(
+    model: nn.Module, mask: Mask, recipe: Recipe, split: Split, training: Training, validate: Split | None, *,
+    seed: int, device: torch.device | str = "cpu", on_layer: Callable[[int, int], None] | None = None,
+) -> Scan:  # fmt: skip
+    """How much each layer can lose, by the accuracy on `validate`."""
+    if validate is None:
+        raise PrunescopeError("scope sensitivity looks at accuracy on validation images: pass `validate`")
+    assert isinstance(recipe.scope, Sensitivity)
+    return scan(
+        model, mask, recipe.criterion, validate, options=recipe.scope, granularity=recipe.granularity,
+        batches=criterion_batches(split, training, seed, device), seed=seed, device=device, on_layer=on_layer,
+    )  # fmt: skip
 
 
 def retrain(
@@ -107,13 +124,20 @@ def rounds(
     if not recipe.rewind.keeps_weights and rewind_weights is None:
         raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
     recipe.require_fits(training)
-    recipe = replace(recipe, granularity=recipe.granularity.fitted(model, split.shape, recipe.ignore))
+    dense = copy.deepcopy(model.state_dict()) if recipe.schedule.independent else {}
+    recipe = recipe.fitted(model, split.shape)
     mask = first_mask(model, recipe)
+    if isinstance(recipe.scope, Sensitivity):
+        found = scan_round(model, mask, recipe, split, training, validate, seed=derive(seed, "criterion", 0))
+        recipe = replace(recipe, scope=found.table())
     teacher = None if recipe.distill is None else Teacher(copy.deepcopy(model), recipe.distill)
     if recipe.schedule.before_training:
         model.load_state_dict(dict(rewind_weights or {}))
     for number, density in enumerate(recipe.schedule.densities(), start=1):
         chosen = derive(seed, "criterion", number)
+        if recipe.schedule.independent:
+            mask = first_mask(model, recipe)
+            model.load_state_dict(dict(rewind_weights or {}) if recipe.schedule.before_training else dense)
         if not recipe.schedule.gradual:
             mask = cut_round(
                 model, mask, recipe, density=density, split=split, training=training,

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from prunescope.core.errors import PrunescopeError
+from torch import nn
+
+from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.distillation import Distillation
 from prunescope.engine.training import Training
 from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scope import Scope, read_scope
+from prunescope.pruning.scope import Scope, Sensitivity, read_scope
 from prunescope.pruning.scoring import Criterion
+from prunescope.pruning.target import TARGETS, Target
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Recipe:
         epochs_per_round: of the retraining after each cut, `(2, 2, 10)`; none: those of the training, every time.
         regrow: whether and how weights are exchanged while the network trains (RigL, SET, GraNet).
         distill: whether retraining also learns the dense network's answers, and how.
+        target: what densities are shares of, where not of units: `parameters`, `flops` or `latency`
+            (`prunescope.pruning.target`).
         ignore: parameters (or modules) that are never pruned, with wildcards: `conv1.weight`, `fc*`.
     """
 
@@ -45,6 +50,7 @@ class Recipe:
     epochs_per_round: tuple[float, ...] = ()
     distill: Distillation | None = None
     regrow: Regrow | None = None
+    target: Target = "units"
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -58,6 +64,9 @@ class Recipe:
             raise PrunescopeError(
                 f"granularity must be a Granularity, as granularity('filter') is; got {self.granularity!r}"
             )
+        self._check_target()
+        if isinstance(self.scope, Sensitivity) and (self.schedule.before_training or self.schedule.gradual):
+            raise PrunescopeError("sensitivity is measured on a trained network before it is cut: write erk or a table")
         on_the_way = (self.schedule.density_at(0.5),) if self.schedule.gradual else ()
         self.granularity.check((*on_the_way, *self.schedule.densities()))
         if self.regrow is not None and not isinstance(self.granularity, Weights):
@@ -78,6 +87,25 @@ class Recipe:
             raise PrunescopeError(f"epochs_per_round names {given} retrainings, the schedule has {rounds} rounds")
         if self.training is not None:
             self.require_fits(self.training)
+
+    def _check_target(self) -> None:
+        if self.target not in TARGETS:
+            raise choices("target", self.target, TARGETS)
+        if self.target == "latency" and self.granularity.name != "channel":
+            raise PrunescopeError(
+                f"target latency goes with granularity: channel; dense hardware takes as long without "
+                f"{self.granularity.plural} as with them"
+            )
+
+    def fitted(self, model: nn.Module, shape: tuple[int, ...]) -> Recipe:
+        """With a granularity that knows the network, run on images of `shape` (C, H, W)."""
+        return replace(self, granularity=self.granularity.fitted(model, shape, self.ignore))
+
+    @property
+    def counted(self) -> str:
+        """What densities are shares of, in words."""
+        words = {"units": self.granularity.plural, "flops": "operations", "latency": "time"}
+        return words.get(self.target, self.target)
 
     @property
     def moves(self) -> bool:

@@ -20,6 +20,8 @@ class Schedule:
 
     Attributes:
         density: after the last round, in (0, 1]; 1 cuts nothing, in one round, whatever `rounds` says.
+        each: of `one-shot`: several densities, falling; each is cut once from the dense network, and none builds on
+            another. `density` is then the last of them.
         rounds: how many.
         kind: `geometric` keeps the same share of the survivors each round (the lottery ticket's), `linear` removes
             the same number of weights each round, `one-shot` cuts once, whatever `rounds` says; `cubic` cuts while
@@ -40,8 +42,10 @@ class Schedule:
     begin: str = "0%"
     end: str = "75%"
     every: str = "1%"
+    each: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_each()
         if not 0 < self.density <= 1:
             raise PrunescopeError(
                 f"density is the share of weights kept at the end, above 0 and at most 1, got {self.density}"
@@ -61,6 +65,21 @@ class Schedule:
         if not self.gradual and stretch != Stretch(Schedule.begin, Schedule.end, Schedule.every):
             raise PrunescopeError(f"begin, end and every go with kind: cubic; a {self.kind} schedule has none")
 
+    def _check_each(self) -> None:
+        if not self.each:
+            return
+        if self.kind != "one-shot":
+            raise PrunescopeError(f"each goes with kind: one-shot; a {self.kind} schedule goes through its densities")
+        if list(self.each) != sorted(set(self.each), reverse=True) or not 0 < self.each[-1] <= self.each[0] <= 1:
+            raise PrunescopeError(f"each names falling densities, above 0 and at most 1, got {list(self.each)}")
+        object.__setattr__(self, "each", tuple(self.each))
+        object.__setattr__(self, "density", self.each[-1])
+
+    @property
+    def independent(self) -> bool:
+        """Whether every round starts from the dense network, and not from the round before."""
+        return bool(self.each)
+
     @property
     def gradual(self) -> bool:
         """Whether the cuts are made while the network trains."""
@@ -78,6 +97,8 @@ class Schedule:
 
     def densities(self) -> tuple[float, ...]:
         """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`."""
+        if self.each:
+            return self.each
         if self.kind in ("one-shot", "cubic") or self.density == 1:
             return (self.density,)
         parts = [r / self.rounds for r in range(1, self.rounds)]

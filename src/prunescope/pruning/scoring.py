@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from prunescope.engine.training import Training
 from prunescope.engine.untouched import untouched
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.scope import Scope, read_scope
+from prunescope.pruning.target import Target, reach, share_of
 
 #: Yields (normalised images, labels) of the training split, as often as it is called, the same batches each time.
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
@@ -78,6 +80,8 @@ def cut(
     keep: float,
     scope: Scope = "global",
     granularity: Granularity = _WEIGHTS,
+    target: Target = "units",
+    shape: tuple[int, ...] = (),
     batches: Batches | None = None,
     seed: int = 0,
 ) -> Mask:
@@ -91,6 +95,8 @@ def cut(
     Args:
         keep: density to reach, in [0, 1].
         granularity: what is cut at once; the share is then of filters, kernels ..., by their weights' scores.
+        target: what `keep` is a share of, where not of units: `parameters`, `flops` or `latency` (`pruning.target`).
+        shape: (C, H, W) of one image, for `flops` and `latency`.
         batches: training data, for criteria that need it.
         seed: for criteria that draw; use another one each round.
 
@@ -103,17 +109,19 @@ def cut(
     Raises:
         PrunescopeError: more is to be kept than is left, or the criterion's scores do not fit.
     """
-    scope = read_scope(scope, "scope")
+    scope = read_scope(scope, "")
     if not 0 <= keep <= 1:
         raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:
         raise PrunescopeError(f"criterion {by.name!r} needs training data: pass `batches`")
-    steps = [keep] if by.iterations == 1 else _path(granularity.density(model, mask), keep, by.iterations)
-    for density in steps:
+    share = (lambda m: granularity.density(model, m)) if target == "units" else share_of(target, model, shape)
+    for density in [keep] if by.iterations == 1 else _path(share(mask), keep, by.iterations):
         with untouched(model):
             mask.apply_(model)
             scores = by.score(model, granularity.scored(mask), batches=batches, seed=seed)
-        mask = granularity.keep(model, scores, mask, density, scope)
+        at = partial(granularity.keep, model, scores, mask, scope=scope)
+        whole = granularity.density(model, mask)
+        mask = at(density) if target == "units" else reach(target, density, at, share, whole=whole, units=mask.total)
     return mask
 
 

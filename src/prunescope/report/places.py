@@ -58,7 +58,7 @@ def recipes_cut(found: Results) -> list[str]:
 def units(found: Results, recipe: str = "") -> str:
     """What densities are shares of: `weights`, `filters` ...; of several recipes `weights or filters`."""
     chosen = [item for item in found.study.recipes if recipe in ("", item.name)]
-    return " or ".join(dict.fromkeys(item.granularity.plural for item in chosen)) or "weights"
+    return " or ".join(dict.fromkeys(item.counted for item in chosen)) or "weights"
 
 
 def tickets(found: Results, recipe: str, seed: int | None = None) -> list[Point]:

@@ -16,7 +16,7 @@ epoch 1 and retrained.
     schedule = recipe.schedule
     how = _gradual if schedule.gradual else _before if schedule.before_training else _rounds
     what = f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({recipe.scope})"
-    amount = f"to {percent(schedule.density)} of the {recipe.granularity.plural}"
+    amount = f"to {percent(schedule.density)} of the {recipe.counted}"
     return f"{what} {how(recipe, amount)}.{_exchange(recipe)}{_teacher(recipe)}"
 
 

@@ -35,7 +35,7 @@ def _count(n: int, one: str, many: str = "") -> str:
 
 def _accuracy(found: Results, column: str) -> list[str]:
     dense = found.runs[found.runs["role"] == "dense"][column].to_numpy()
-    told, units = [], {recipe.name: recipe.granularity.plural for recipe in found.study.recipes}
+    told, units = [], {recipe.name: recipe.counted for recipe in found.study.recipes}
     if len(dense):
         spread = f", {percent(dense.min())} to {percent(dense.max())} over seeds" if len(dense) > 1 else ""
         told.append(f"Dense accuracy: {percent(dense.mean())}{spread}.")

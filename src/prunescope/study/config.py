@@ -61,6 +61,11 @@ def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] 
     ]
     wanted = attempt(lambda: _probes(_sequence(raw, "probes", problems)))
     known = [recipe.name for recipe in recipes if recipe]
+    problems += [
+        f"recipes: {recipe.name!r} aims at latency, which is not the same when measured again, so nor would the study "
+        "be: write target: flops here, or use `prunescope prune`"
+        for recipe in recipes if recipe and recipe.target == "latency"
+    ]  # fmt: skip
     for twice in sorted({recipe for recipe in known if known.count(recipe) > 1}):
         problems.append(f"recipes: the name {twice!r} is used twice")
     if controls and controls.recipes and not problems:

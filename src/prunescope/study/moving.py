@@ -23,5 +23,6 @@ def moving_mask(cell: Cell, model: nn.Module, mask: Mask | None, training: Train
     if "moving" not in params:
         return None
     recipe = read_recipe({"name": cell.label, "rewind": params["rewind"], **params["moving"]}, training, cell.label)
+    recipe = recipe.fitted(model, split.shape)
     first = first_mask(model, recipe) if mask is None else mask
     return MovingMask(first, recipe, split, training, seed=params["seed"], number=params["round"])

@@ -16,7 +16,7 @@ def moving_params(recipe: Recipe) -> dict[str, Any]:
     """What decides how the mask changes in a training, as a recipe; what does not is left out."""
     wanted = ["regrow"]
     if recipe.schedule.gradual:
-        wanted += ["criterion", "scope", "granularity", "ignore", "schedule"]
+        wanted += ["criterion", "scope", "granularity", "ignore", "schedule", "target"]
     return {key: value for key, value in canonical(recipe).items() if key in wanted}
 
 

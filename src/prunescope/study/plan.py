@@ -152,11 +152,13 @@ class _Builder:
 
     def rounds(self, recipe: Recipe, seed: int, dense: Cell) -> Iterator[_Round]:
         untrained = recipe.schedule.before_training or recipe.schedule.gradual
-        ticket = (self.origin(recipe, seed) if untrained else None) or dense
+        begin = ticket = (self.origin(recipe, seed) if untrained else None) or dense
         for number, density in enumerate(recipe.schedule.densities(), start=1):
             cut = None if recipe.schedule.gradual else self.cut(recipe, seed, number, density, ticket, dense)
             ticket = self.retrain(recipe, seed, number, cut or ticket, "ticket")
             yield _Round(number, density, cut, ticket)
+            if recipe.schedule.independent:
+                ticket = begin
 
     def origin(self, recipe: Recipe, seed: int) -> Cell | None:
         """What the recipe rewinds to; None when it keeps the trained weights."""
@@ -179,6 +181,8 @@ class _Builder:
         params = {"criterion": canonical(recipe.criterion), "scope": canonical(recipe.scope), **self.units(recipe)}
         if recipe.ignore:
             params["ignore"] = list(recipe.ignore)
+        if recipe.target != "units":
+            params["target"] = recipe.target
         if type(recipe.criterion).needs_data or type(recipe.criterion).needs_seed:
             params["seed"] = [seed, number]
         return params
@@ -216,7 +220,8 @@ class _Builder:
         if control.rounds is not None and step.number not in control.rounds:
             return
         masked = step.cut if step.cut is not None and not recipe.moves else step.ticket
-        times = 1 if recipe.rewind.to in ("init", "late") else step.number
+        alone = recipe.rewind.to in ("init", "late") or recipe.schedule.independent
+        times = 1 if alone else step.number
         for kind in control.kinds:
             if kind == "unretrained":
                 yield "unretrained", step.cut or self.cut(recipe, seed, step.number, step.density, dense, dense)

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -35,12 +35,9 @@ from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.density import effective_mask
 from prunescope.models.zoo import build_model
 from prunescope.probes.base import measure, probes
-from prunescope.pruning.controls import shuffled
-from prunescope.pruning.granularity import granularities
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.schedule import Rewind
-from prunescope.pruning.scoring import criteria, criterion_batches, cut
 from prunescope.pruning.summary import layer_table
+from prunescope.study.cuts import Cuts
 from prunescope.study.moving import moving_mask
 from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
@@ -72,7 +69,10 @@ class Workshop:
         if todo[0].kind == "probe":
             self._probe(todo, progress)
         else:
-            maker = {"data": self._describe, "train": self._train, "prune": self._prune, "retrain": self._retrain}
+            maker = {
+                "data": self._describe, "train": self._train, "scan": self._scan, "prune": self._prune,
+                "retrain": self._retrain,
+            }  # fmt: skip
             maker[todo[0].kind](todo[0], progress)
 
     def data(self, cell: Cell) -> Dataset:
@@ -121,6 +121,14 @@ class Workshop:
             history = self._fit(cell, model, training, data, progress, seed=cell.params["seed"], stop=stop)
             Checkpoint.of(model, history=history).save(folder)
 
+    def _scan(self, cell: Cell, progress: Progress) -> None:
+        data = self.data(cell.parents["data"])
+        model = self._checkpoint(cell.parents["previous"]).into(self._model(data, 0))
+        with self._writing(cell) as folder:
+            found = self._cuts(data).scan(cell, model, lambda done, total: progress(done, total, "layers"))
+            facts = {**asdict(found), "largest": found.largest()}
+            (folder / "scan.json").write_text(json.dumps(facts, indent=1))
+
     def _prune(self, cell: Cell, progress: Progress) -> None:
         data = self.data(cell.parents["data"])
         before = self._checkpoint(cell.parents["previous"])
@@ -131,25 +139,15 @@ class Workshop:
             Checkpoint.of(model, mask=mask, round=before.round + 1, info=self._density(model, mask, data)).save(folder)
 
     def _mask(self, cell: Cell, model: nn.Module, before: Mask | None, data: Dataset) -> Mask:
-        params = cell.params
-        units = named(granularities, params.get("granularity", "weight"), "granularity")
-        units = units.fitted(model, data.train.shape, params.get("ignore", ()))
-        if "control" in params:
+        if "control" in cell.params:
             ticket = self._checkpoint(cell.parents["ticket"]).mask
             assert ticket is not None
-            if params["control"] == "random":
-                return shuffled(model, ticket, derive(params["seed"][0], "random mask", params["seed"][1]), units)
-            return Mask.dense(model, list(ticket))
-        if before is None:
-            before = whole_mask(model, units, params.get("ignore", ()))
-        seed = derive(params["seed"][0], "criterion", params["seed"][1]) if "seed" in params else 0
-        batches = criterion_batches(data.train, self.study.training, seed, self.device)
-        criterion = named(criteria, params["criterion"], "criterion")
-        model.to(self.device)
-        return cut(
-            model, before, criterion, keep=params["density"], scope=params["scope"], granularity=units,
-            batches=batches, seed=seed,
-        )  # fmt: skip
+            return self._cuts(data).control(cell, model, ticket)
+        table = self.store.json(cell.parents["scan"], "scan.json")["largest"] if "scan" in cell.parents else None
+        return self._cuts(data).mask(cell, model, before, table)
+
+    def _cuts(self, data: Dataset) -> Cuts:
+        return Cuts(data, self.study.training, self.device)
 
     def _retrain(self, cell: Cell, progress: Progress) -> None:
         data, params = self.data(cell.parents["data"]), cell.params
