@@ -31,10 +31,10 @@ class Cost(Probe):
     network without them, as `shrunk.*`. No image is read.
 
     Times are of the machine and the moment: a checkpoint timed twice gives two records. As a study promises the same
-    bits when it is run again, they are off unless asked for; then let it run one cell at a time
-    (`execution: {workers: 1}`), or cells time each other. They are `latency.B` in milliseconds a batch, with `.low` and
-    `.high` (95 % interval of the median), images and weights in channels-last layout. The two networks are timed in
-    turns: `speedup.B`, dense shape over shrunk, does not depend on how busy the machine was.
+    bits when it is run again, they are off unless asked for; then leave it at one worker, or cells slow each other
+    down. They are `latency.B` in milliseconds a batch, with `.low` and `.high` (95 % interval of the median), images
+    and weights in channels-last layout. The two networks are timed in turns: `speedup.B`, dense shape over shrunk,
+    does not depend on how busy the machine was.
 
     Attributes:
         batch_sizes: for memory and latency.

@@ -16,6 +16,7 @@ from prunescope.report.charts import Figure, sentence_case
 from prunescope.report.chosen import CHOICES
 from prunescope.report.classes import by_class
 from prunescope.report.concepts import concept_tables
+from prunescope.report.cost import cost_tables
 from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
@@ -75,7 +76,7 @@ def _content(found: Results) -> dict[str, Any]:
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()}, "layer_tables": layer_tables(found),
         "networks": chosen.networks, "layers": safe_json(chosen.data),
-        "checkpoint_columns": columns, "checkpoints": rows,
+        "costs": cost_tables(found), "checkpoint_columns": columns, "checkpoints": rows,
         "provenance": provenance(found), "config": yaml.safe_dump(found.study.as_mapping(), sort_keys=False),
         "plotly": plotly(), "style": asset("report.css"), "script": asset("report.js"),
     }  # fmt: skip

@@ -28,12 +28,16 @@ _CONCEPTS = {
     "nonzeros": Fact("Weights that the bottleneck uses", "weights", None),
 }
 _UNSHOWN = ("n", "mask_area")
+#: Probes whose metrics have a section of their own.
+_APART = ("cost",)
 
 
 def metrics(found: Results) -> dict[str, Fact]:
     """{column of `runs`: fact}, of metrics with values, in the probes' order."""
     shown = {}
     for key, probe in found.study.probes.items():
+        if probe.name in _APART:
+            continue
         known = getattr(sys.modules[type(probe).__module__], "FACTS", {})
         for column in found.runs.columns:
             name = column.removeprefix(f"{key}.")
