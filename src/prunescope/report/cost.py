@@ -17,7 +17,10 @@ _MASKED = (
     "a masked network takes the time and the memory of the dense one, and its FLOPs with nonzero weights are theory. "
     "Only its packed file is smaller."
 )
-_SHRUNK = " What is faster is a network from which whole channels are removed: it is measured as “channels removed”."
+_SHRUNK = (
+    " What is faster is a network from which whole channels are removed: it is measured as “channels removed”. The two "
+    "are timed in turns, so “times as fast” does not depend on what else the machine did."
+)
 #: {metric: (what it is, how it is meant)}, as the probe names them; those with a batch size follow.
 _COUNTED = {
     "parameters": ("Parameters", "zeros included"),
@@ -113,7 +116,7 @@ def _timing(found: Results, key: str) -> Iterator[str]:
             f"Latency: median of {known[0]['repeats']} passes on {', '.join(devices)}, torch threads: "
             f"{', '.join(threads)}, {known[0]['layout']}; mean over seeds, and from the lowest to the highest bound "
             "of their 95 % intervals. Each checkpoint was timed when it was measured: what else the machine did then "
-            "is in the numbers, except in those of one network beside another (“times as fast”)."
+            "is in the numbers."
         )
 
 
