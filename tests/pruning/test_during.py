@@ -23,12 +23,13 @@ from prunescope.pruning.criteria.chance import Random
 from prunescope.pruning.criteria.flow import SynFlow
 from prunescope.pruning.criteria.loss import Snip
 from prunescope.pruning.during import MovingMask
-from prunescope.pruning.granularity import granularity
+from prunescope.pruning.granularity import granularities, granularity
 from prunescope.pruning.loop import first_mask
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scoring import criterion_batches, cut
+from prunescope.pruning.scope import Sensitivity, Table
+from prunescope.pruning.scoring import criteria, criterion, criterion_batches, cut
 
 CUBIC = Schedule(0.1, kind="cubic", begin="1it", end="8it", every="2it")  # cuts at 3, 5 and 7
 ONCE = Schedule(0.2, kind="one-shot", when="before-training")
@@ -86,7 +87,8 @@ def test_densities_are_zhu_and_guptas_after_every_step(rewind: Rewind) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"scope": "layer"}, {"scope": "erk"}, {"criterion": Snip()}, {"criterion": Random()},
+    [{}, {"scope": "layer"}, {"scope": "erk"}, {"scope": Table((("conv1", 0.5), ("conv2", 0.9)))},
+     {"target": "flops"}, {"target": "parameters"}, {"criterion": Snip()}, {"criterion": Random()},
      {"criterion": SynFlow(iterations=3)}, {"granularity": granularity("filter"), "scope": "layer"},
      {"ignore": ("head",)}],
     ids=str,
@@ -104,8 +106,9 @@ def test_one_training_is_its_pieces_with_cuts_between(options: dict[str, Any], r
         if done is not None:
             seed = derive(0, "criterion", 1, step)
             mask = cut(
-                net, mask, recipe.criterion, keep=0.1 + 0.9 * (1 - done) ** 3, scope=recipe.scope,
-                granularity=recipe.granularity, batches=criterion_batches(SPLIT, plain, seed), seed=seed,
+                net.eval(), mask, recipe.criterion, keep=0.1 + 0.9 * (1 - done) ** 3, scope=recipe.scope,
+                granularity=recipe.granularity, target=recipe.target, shape=SPLIT.shape,
+                batches=criterion_batches(SPLIT, plain, seed), seed=seed,
             )  # fmt: skip
         last = step
     assert found.mask == mask
@@ -117,6 +120,26 @@ def test_density_one_cuts_nothing() -> None:
     net = trained()
     fit(net, SPLIT, TRAINING, seed=0, order=1, device="cpu")
     assert same(dict(found.weights), state(net))
+
+
+@pytest.mark.parametrize("schedule", [CUBIC, ONCE], ids=["during", "before"])
+@pytest.mark.parametrize("name", sorted(criteria))
+def test_every_criterion_cuts_before_and_in_training(name: str, schedule: Schedule) -> None:
+    options = {"iterations": 3} if name == "synflow" else {}
+    recipe = Recipe("r", criterion(name, **options), schedule=schedule, rewind=INIT)
+    (found,) = run(recipe)
+    assert found.mask is not None
+    assert found.mask.kept == round(schedule.density * ALL)
+
+
+@pytest.mark.parametrize("schedule", [CUBIC, ONCE], ids=["during", "before"])
+@pytest.mark.parametrize("name", sorted(set(granularities) - {"n:m"}))
+def test_every_granularity_is_cut_before_and_in_training(name: str, schedule: Schedule) -> None:
+    (found,) = run(Recipe("r", granularity=granularity(name), schedule=replace(schedule, density=0.5), rewind=INIT))
+    assert found.mask is not None
+    net = tiny_net()
+    units = granularity(name).fitted(net, SPLIT.shape)
+    assert units.density(net, found.mask) == pytest.approx(0.5, abs=0.1)  # there are few of some
 
 
 # Regrowing
@@ -250,7 +273,9 @@ def ends(recipe: Recipe, state_file: Path | None) -> dict[str, Tensor]:
     ("options", "message"),
     [
         ({"schedule": CUBIC, "granularity": granularity("n:m")}, "in one cut: write schedule"),
-        ({"regrow": Regrow(), "granularity": granularity("filter")}, "regrow exchanges single weights.*filters"),
+        ({"schedule": CUBIC, "scope": Sensitivity()}, "write erk or a table"),
+        ({"schedule": CUBIC, "target": "latency", "granularity": granularity("channel")}, "write target: flops, or"),
+        ({"regrow": Regrow(), "granularity": granularity("filter")}, "regrow exchanges single weights.*'filter'"),
         ({"schedule": replace(CUBIC, end="50%"), "rewind": Rewind("late", "60%")}, "from 60% to 50%"),
         ({"schedule": Schedule(kind="cubic"), "rewind": Rewind("lr", "3ep"), "training": replace(TRAINING, epochs=4)},
          "from 3ep to 75% there is no step"),

@@ -23,6 +23,7 @@ class MovingMask:
 
     Args:
         mask: when training begins; of everything, with a cubic schedule.
+        recipe: with its granularity fitted to the network.
         training: this training.
         number: the round; every round, and every step in it, draws anew.
 
@@ -35,8 +36,8 @@ class MovingMask:
     ) -> None:  # fmt: skip
         self.mask, self.recipe, self.split, self.training = mask, recipe, split, training
         self.seeds = (seed, number)
-        rules = (recipe.criterion, recipe.scope, recipe.granularity, recipe.schedule, recipe.rewind, recipe.regrow)
-        self.identity = repr((*rules, self.seeds))
+        cuts = (recipe.criterion, recipe.scope, recipe.granularity, recipe.target)
+        self.identity = repr((cuts, recipe.schedule, recipe.rewind, recipe.regrow, self.seeds))
         per_epoch, total = steps_per_epoch(split, training.batch_size), training.total_steps(split)
         start = recipe.rewind.start(per_epoch, total)
         gradual, regrow = recipe.schedule.gradual, recipe.regrow

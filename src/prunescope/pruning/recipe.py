@@ -71,7 +71,8 @@ class Recipe:
         self.granularity.check((*on_the_way, *self.schedule.densities()))
         if self.regrow is not None and not isinstance(self.granularity, Weights):
             raise PrunescopeError(
-                f"regrow exchanges single weights, which breaks {self.granularity.plural}: leave out one of the two"
+                f"regrow exchanges single weights, so it does not go with granularity {self.granularity.name!r}: "
+                "leave out one of the two"
             )
         if self.schedule.before_training and self.rewind.to != "init":
             raise PrunescopeError(
@@ -95,6 +96,11 @@ class Recipe:
             raise PrunescopeError(
                 f"target latency goes with granularity: channel; dense hardware takes as long without "
                 f"{self.granularity.plural} as with them"
+            )
+        if self.target == "latency" and self.schedule.gradual:
+            raise PrunescopeError(
+                "target latency is measured, and a cubic schedule would measure it at every cut of its training: "
+                "write target: flops, or a schedule in rounds"
             )
 
     def fitted(self, model: nn.Module, shape: tuple[int, ...]) -> Recipe:
