@@ -145,6 +145,17 @@ def test_small_stem_keeps_the_resolution(name: str, layer: str) -> None:
     assert seen == [(16, 16)]
     with pytest.raises(PrunescopeError, match="small_stem"):
         build({"name": "torchvision:squeezenet1_0", "small_stem": True})
+    with pytest.raises(PrunescopeError, match="did you mean 'pool'"):
+        build({"name": f"torchvision:{name}", "small_stem": "pol"})
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer1"), ("googlenet", "conv2")])
+def test_a_small_stem_with_its_pool_halves_the_resolution(name: str, layer: str) -> None:
+    model = build({"name": f"torchvision:{name}", "small_stem": "pool"}).eval()
+    seen: list[torch.Size] = []
+    model.get_submodule(layer).register_forward_hook(lambda module, args, out: seen.append(out.shape[-2:]))
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+    assert seen == [(8, 8)]
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_0", "googlenet"])

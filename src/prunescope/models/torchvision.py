@@ -27,7 +27,7 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
             (1,000 classes). The head is then replaced by a new one. They expect images normalised like ImageNet's;
             a split's own normalisation is close to that for natural photographs.
         small_stem: for images of 32x32 or so: the stem's 7x7 convolution of stride 2 becomes 3x3 of stride 1 and the
-            pooling after it is left out. ResNets (ResNeXt and wide ones too) and GoogLeNet only.
+            pooling after it is left out, or stays with `pool`. ResNets (ResNeXt and wide ones too) and GoogLeNet only.
 
     GoogLeNet and Inception keep their auxiliary heads: in training mode they return them beside the logits.
     """
@@ -37,7 +37,7 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
         raise choices("torchvision model", name, known)
 
     def factory(
-        classes: int, channels: int, pretrained: bool | str | Path = False, small_stem: bool = False
+        classes: int, channels: int, pretrained: bool | str | Path = False, small_stem: bool | str = False
     ) -> nn.Module:
         if pretrained is False:
             model = library.get_model(name, weights=None, num_classes=classes, **_arguments(name))
@@ -47,7 +47,7 @@ def torchvision_factory(name: str) -> Callable[..., nn.Module]:
         if channels != 3:
             _replace_input(model, channels, trained=pretrained is not False)
         if small_stem:
-            _shrink_stem(model, name)
+            _shrink_stem(model, name, small_stem)
         return model
 
     return factory
@@ -114,7 +114,9 @@ def _replace_input(model: nn.Module, channels: int, trained: bool) -> None:
         model.transform_input = False  # type: ignore[assignment]  # it reads three channels
 
 
-def _shrink_stem(model: nn.Module, name: str) -> None:
+def _shrink_stem(model: nn.Module, name: str, how: bool | str) -> None:
+    if how not in (True, "pool"):
+        raise choices("small_stem", how, ["true", "false", "pool"], f"model 'torchvision:{name}'")
     pooling = {"ResNet": "maxpool", "GoogLeNet": "maxpool1"}.get(type(model).__name__)
     if pooling is None:
         raise PrunescopeError(f"model 'torchvision:{name}': small_stem is for ResNets and GoogLeNet only")
@@ -122,7 +124,8 @@ def _shrink_stem(model: nn.Module, name: str) -> None:
     new = _like(old, kernel_size=3, stride=1, padding=1)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     _set(model, where, new)
-    _set(model, pooling, nn.Identity())
+    if how != "pool":
+        _set(model, pooling, nn.Identity())
 
 
 def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:
