@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,11 @@ from prunescope.core.types import Record
 from prunescope.engine.sweep import Gatherer
 from prunescope.probes.base import Probe, Subject, probe, probes
 from prunescope.probes.performance import Performance
+from prunescope.pruning.criteria.curvature import Fisher
+from prunescope.pruning.criteria.flow import SynFlow
+from prunescope.pruning.criteria.loss import Taylor
 from prunescope.pruning.criteria.magnitude import Magnitude
+from prunescope.pruning.criteria.redundancy import Fpgm
 from prunescope.pruning.scoring import Batches, Criterion, criteria, criterion
 from prunescope.testing import CriterionContract, ProbeContract, Snapshot, tiny_network
 from prunescope.testing.samples import BreakdownError
@@ -219,6 +223,36 @@ class Swallows(Magnitude):
         return super().score(model, mask, batches=batches, seed=seed)
 
 
+class ReadsLabelsUnasked(Taylor):
+    needs_labels: ClassVar[bool] = False
+
+
+class IgnoresLabels(SynFlow):
+    """Says that it needs labels and looks at none."""
+
+    needs_labels: ClassVar[bool] = True
+
+
+class DifferentiatesUnasked(Taylor):
+    needs_gradients: ClassVar[bool] = False
+
+
+class DifferentiatesVectorised(Fisher):
+    needs_gradients: ClassVar[bool] = False
+
+
+class NeverDifferentiates(Magnitude):
+    needs_gradients: ClassVar[bool] = True
+
+
+class PerWeightAfterAll(Magnitude):
+    per: ClassVar[Literal["weight", "filter"]] = "filter"
+
+
+class PerFilterAfterAll(Fpgm):
+    per: ClassVar[Literal["weight", "filter"]] = "weight"
+
+
 BROKEN_CRITERIA = {
     UnregisteredCriterion: "test_it_is_registered",
     Flattened: "test_every_weight_has_a_finite_score",
@@ -227,6 +261,13 @@ BROKEN_CRITERIA = {
     Forgetful: "test_the_seed_matters_if_it_says_so",
     ReadsDataUnasked: "test_it_needs_no_data_unless_it_says_so",
     Swallows: "test_the_network_is_left_as_it_was_after_an_error",
+    ReadsLabelsUnasked: "test_labels_matter_if_it_says_so",
+    IgnoresLabels: "test_labels_matter_if_it_says_so",
+    DifferentiatesUnasked: "test_gradients_are_taken_if_it_says_so",
+    DifferentiatesVectorised: "test_gradients_are_taken_if_it_says_so",
+    NeverDifferentiates: "test_gradients_are_taken_if_it_says_so",
+    PerWeightAfterAll: "test_a_filter_s_weights_share_its_score_if_it_says_so",
+    PerFilterAfterAll: "test_a_filter_s_weights_share_its_score_if_it_says_so",
 }
 
 

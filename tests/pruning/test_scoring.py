@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -263,6 +263,20 @@ def test_impossible_cuts_are_refused() -> None:
     half = cut(model, dense, Magnitude(), keep=0.5)
     with pytest.raises(PrunescopeError, match="cannot keep"):
         cut(model, half, Magnitude(), keep=0.6)
+
+
+@pytest.mark.parametrize("label", [None, -1])
+def test_an_image_without_a_label_is_refused_where_labels_count(label: int | None) -> None:
+    def unlabelled() -> Any:
+        yield next(iter(batches()))
+        for x, y in batches():
+            yield x, None if label is None else y.index_fill(0, torch.tensor([0]), label)
+
+    model = tiny_net()
+    dense = Mask.dense(model, PRUNABLE)
+    with pytest.raises(PrunescopeError, match="criterion 'snip' needs labels, and an image"):
+        cut(model, dense, criterion("snip"), keep=0.5, batches=unlabelled)
+    assert cut(model, dense, criterion("wanda"), keep=0.5, batches=unlabelled).kept == round(0.5 * dense.total)
 
 
 def test_unknown_criteria_and_options_name_what_there_is() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +36,30 @@ criteria: Registry[type[Criterion]] = Registry(
 class Criterion(ABC):
     """One way to score weights. Subclass as a frozen dataclass, register, implement `score`.
 
-    Class attributes:
-        summary: one line for `prunescope list criteria`.
+    Class attributes, which `prunescope list criteria` shows:
+        summary: one line.
+        source: author and year of the paper.
+        cost: of one scoring, in passes over the data read: "forward", "forward, backward" ...
+        per: what has a score of its own. Where it is the `filter`, all its weights have the filter's score, and only
+            granularities of whole filters make sense.
         needs_data: whether `batches` is used.
+        needs_labels: whether its labels are.
+        needs_gradients: whether it differentiates.
+        needs_history: whether it goes by how weights move in training; such a criterion trains a while by itself.
         needs_seed: whether `seed` is used; then every round and seed gets its own.
-        iterations: geometric steps of a cut, with new scores after each; a field, in criteria that offer it.
+
+    `iterations`: geometric steps of a cut, with new scores after each; a field, in criteria that offer it.
     """
 
     name: ClassVar[str] = "unregistered"
     summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    cost: ClassVar[str] = "none"
+    per: ClassVar[Literal["weight", "filter"]] = "weight"
     needs_data: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+    needs_gradients: ClassVar[bool] = False
+    needs_history: ClassVar[bool] = False
     needs_seed: ClassVar[bool] = False
     iterations = 1
 
@@ -107,13 +121,16 @@ def cut(
     [[True, False, True]]
 
     Raises:
-        PrunescopeError: more is to be kept than is left, or the criterion's scores do not fit.
+        PrunescopeError: more is to be kept than is left, the criterion's scores do not fit, or it needs labels and
+            an image has none (None, or -1).
     """
     scope = read_scope(scope, "")
     if not 0 <= keep <= 1:
         raise PrunescopeError(f"keep is the share of all prunable weights that stays, in [0, 1], got {keep}")
     if by.needs_data and batches is None:
         raise PrunescopeError(f"criterion {by.name!r} needs training data: pass `batches`")
+    if by.needs_labels and batches is not None:
+        batches = _labelled(batches, by.name)
     share = (lambda m: granularity.density(model, m)) if target == "units" else share_of(target, model, shape)
     for density in [keep] if by.iterations == 1 else _path(share(mask), keep, by.iterations):
         with untouched(model):
@@ -123,6 +140,21 @@ def cut(
         whole = granularity.density(model, mask)
         mask = at(density) if target == "units" else reach(target, density, at, share, whole=whole, units=mask.total)
     return mask
+
+
+def _labelled(batches: Batches, name: str) -> Batches:
+    """The same batches, as long as every image has a label."""
+
+    def checked() -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in batches():
+            if y is None or bool((y < 0).any()):
+                raise PrunescopeError(
+                    f"criterion {name!r} needs labels, and an image of the training data has none (None, or -1); "
+                    "label it, leave it out, or take a criterion without labels (`prunescope list criteria`)"
+                )
+            yield x, y
+
+    return checked
 
 
 def _path(start: float, end: float, steps: int) -> list[float]:

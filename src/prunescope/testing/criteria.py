@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunescope.core.configure import canonical, named
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.engine.untouched import fixed_rng, untouched
 from prunescope.models.layers import prunable
 from prunescope.pruning.scoring import Batches, Criterion, criteria, cut
 from prunescope.testing.samples import BreakdownError, tiny_batches, tiny_network
 from prunescope.testing.snapshot import Snapshot, prepare
+
+_OTHER = {True: "different", False: "equal"}
 
 
 class CriterionContract:
@@ -130,6 +135,36 @@ class CriterionContract:
             network, mask = self.make_network(), self._dense()
             cut(network, mask, self.make_criterion(), keep=0.5, batches=None)
 
+    def test_labels_matter_if_it_says_so(self) -> None:
+        """Other labels give other scores; without labels it works, or `cut` refuses."""
+        item, mask = self.make_criterion(), self._dense()
+        if not item.needs_data:
+            assert not item.needs_labels, "`needs_labels` is True, but `needs_data` is not"
+            return
+        before, batches = self._scores(mask), self.make_batches
+        self.make_batches = lambda: _relabelled(batches(), lambda y: y.flip(0))  # type: ignore[method-assign]
+        changes, wanted = not _same(before, self._scores(mask)), item.needs_labels
+        assert changes == wanted, f"`needs_labels` is {wanted}, but other labels give {_OTHER[changes]} scores"
+        for none in (lambda y: None, lambda y: y - y - 1):
+            self.make_batches = lambda none=none: _relabelled(batches(), none)  # type: ignore[method-assign,misc]
+            refusal = _error(lambda: self._cut(mask, keep=0.5))
+            assert (refusal is None) != wanted, f"`needs_labels` is {wanted}, but without labels there is {refusal!r}"
+            if wanted:
+                assert isinstance(refusal, PrunescopeError), f"without labels there is {refusal!r}"
+                assert "needs labels" in str(refusal), f"without labels it says: {refusal}"
+
+    def test_gradients_are_taken_if_it_says_so(self) -> None:
+        with _Watch() as watch:
+            self._scores(self._dense())
+        wanted = self.make_criterion().needs_gradients
+        assert watch.backward == wanted, f"`needs_gradients` is {wanted}, but gradients are taken: {watch.backward}"
+
+    def test_a_filter_s_weights_share_its_score_if_it_says_so(self) -> None:
+        alike = all(bool((s == s.flatten(1)[:, :1].view(-1, *[1] * (s.ndim - 1))).all())
+                    for s in self._scores(self._dense()).values())  # fmt: skip
+        per = self.make_criterion().per
+        assert alike == (per == "filter"), f"`per` is {per!r}, but a filter's weights score {_OTHER[not alike]}"
+
     # -- helpers
 
     def _dense(self) -> Mask:
@@ -164,6 +199,28 @@ def _count(mask: Mask, keep: float, scope: str) -> int:
 
 def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _relabelled(batches: Batches, change: Callable[[Tensor], Any]) -> Batches:
+    return lambda: ((x, change(y)) for x, y in batches())
+
+
+def _error(run: Callable[[], object]) -> Exception | None:
+    try:
+        run()
+    except (PrunescopeError, RuntimeError) as error:
+        return error
+    return None
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operation, also those of vectorised gradients."""
+
+    backward = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.backward |= "backward" in str(func)
+        return func(*args, **(kwargs or {}))
 
 
 class _Breaking:

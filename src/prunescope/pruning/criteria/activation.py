@@ -28,7 +28,9 @@ class Wanda(Criterion):
     """
 
     n_batches: int = 10
-    summary: ClassVar[str] = "|weight| x norm of its input (Sun et al. 2024)"
+    summary: ClassVar[str] = "|weight| x norm of its input"
+    source: ClassVar[str] = "Sun et al. 2024"
+    cost: ClassVar[str] = "forward"
     needs_data: ClassVar[bool] = True
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:

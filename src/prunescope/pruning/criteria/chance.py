@@ -19,7 +19,7 @@ from prunescope.pruning.scoring import Batches, Criterion, criteria
 class Random(Criterion):
     """Uniform random scores from the seed."""
 
-    summary: ClassVar[str] = "uniform random scores: a baseline"
+    summary: ClassVar[str] = "uniform random scores: the baseline"
     needs_seed: ClassVar[bool] = True
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:

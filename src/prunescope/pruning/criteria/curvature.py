@@ -27,8 +27,12 @@ class Fisher(Criterion):
     """
 
     n_batches: int = 4
-    summary: ClassVar[str] = "weight^2 x diagonal of the empirical Fisher matrix / 2 (Theis et al. 2018)"
+    summary: ClassVar[str] = "weight^2 x diagonal of the empirical Fisher matrix / 2"
+    source: ClassVar[str] = "Theis et al. 2018"
+    cost: ClassVar[str] = "forward, backward an image"
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = live_weights(model, mask)
@@ -56,8 +60,12 @@ class OptimalBrainDamage(Criterion):
 
     n_batches: int = 4
     probes: int = 8
-    summary: ClassVar[str] = "weight^2 x diagonal of the Hessian / 2 (LeCun et al. 1990)"
+    summary: ClassVar[str] = "weight^2 x diagonal of the Hessian / 2"
+    source: ClassVar[str] = "LeCun et al. 1990"
+    cost: ClassVar[str] = "forward, backward, 2 x `probes` more"
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
     needs_seed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -101,10 +109,12 @@ class BlockObs(Criterion):
     n_batches: int = 4
     block: int = 32
     damping: float = 1e-5
-    summary: ClassVar[str] = (
-        "weight^2 / (2 x diagonal of the inverse Fisher matrix), in blocks (Singh and Alistarh 2020)"
-    )
+    summary: ClassVar[str] = "weight^2 / (2 x diagonal of the inverse Fisher matrix), in blocks"
+    source: ClassVar[str] = "Singh and Alistarh 2020"
+    cost: ClassVar[str] = "forward, backward an image"
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.block < 1 or self.damping <= 0:

@@ -29,8 +29,11 @@ class SynFlow(Criterion):
     """
 
     iterations: int = 100
-    summary: ClassVar[str] = "share of the synaptic flow, no labels, no images (Tanaka et al. 2020)"
+    summary: ClassVar[str] = "share of the synaptic flow; of the images only the shape"
+    source: ClassVar[str] = "Tanaka et al. 2020"
+    cost: ClassVar[str] = "`iterations` x forward, backward of one image"
     needs_data: ClassVar[bool] = True  # of which only the images' shape is used
+    needs_gradients: ClassVar[bool] = True
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         x, _ = next(some(batches, 1))

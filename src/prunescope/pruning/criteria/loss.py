@@ -26,8 +26,12 @@ class Snip(Criterion):
 
     n_batches: int = 10
     iterations: int = 1
-    summary: ClassVar[str] = "|weight x gradient| of the mean loss (Lee et al. 2019)"
+    summary: ClassVar[str] = "|weight x gradient| of the mean loss"
+    source: ClassVar[str] = "Lee et al. 2019"
+    cost: ClassVar[str] = "`iterations` x forward, backward"
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = live_weights(model, mask)
@@ -46,8 +50,12 @@ class Taylor(Criterion):
     """
 
     n_batches: int = 10
-    summary: ClassVar[str] = "(weight x gradient)^2, mean over batches (Molchanov et al. 2019)"
+    summary: ClassVar[str] = "(weight x gradient)^2, mean over batches"
+    source: ClassVar[str] = "Molchanov et al. 2019"
+    cost: ClassVar[str] = "forward, backward"
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = live_weights(model, mask)
@@ -72,8 +80,12 @@ class Grasp(Criterion):
 
     n_batches: int = 10
     temperature: float = 200.0
-    summary: ClassVar[str] = "weight x Hessian x gradient: keeps the gradient's flow (Wang et al. 2020)"
+    summary: ClassVar[str] = "weight x Hessian x gradient: keeps the gradient's flow"
+    source: ClassVar[str] = "Wang et al. 2020"
+    cost: ClassVar[str] = "2 x forward, 3 x backward"
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -25,7 +25,8 @@ class Magnitude(Criterion):
     """
 
     p: float = 1.0
-    summary: ClassVar[str] = "absolute value of the weight; L1 or L2 norm of a unit (Han et al. 2015)"
+    summary: ClassVar[str] = "absolute value of the weight; L1 or L2 norm of a unit"
+    source: ClassVar[str] = "Han et al. 2015"
 
     def __post_init__(self) -> None:
         if not self.p > 0:
@@ -45,7 +46,8 @@ class Lamp(Criterion):
     magnitude does. The last weight of a layer scores 1, so that no layer is cut away before every layer is down to one.
     """
 
-    summary: ClassVar[str] = "layer-adaptive magnitude (Lee et al. 2021)"
+    summary: ClassVar[str] = "weight^2 over all that is no smaller in its layer"
+    source: ClassVar[str] = "Lee et al. 2021"
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         parameters = dict(model.named_parameters())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ class Fpgm(Criterion):
     median, which the others can stand for, go first (He et al. 2019, eq. 6). Every weight has its filter's score.
     """
 
-    summary: ClassVar[str] = "distance of a filter to the others of its layer (He et al. 2019)"
+    summary: ClassVar[str] = "distance of a filter to the others of its layer"
+    source: ClassVar[str] = "He et al. 2019"
+    per: ClassVar[Literal["weight", "filter"]] = "filter"
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = dict(model.named_parameters())
