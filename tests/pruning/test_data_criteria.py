@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -236,6 +237,7 @@ def test_wanda_of_a_convolution_is_that_of_its_patches(options: dict[str, Any]) 
 
 @pytest.mark.parametrize(("name", "options"), [
     ("grasp", {"temperature": 0.0}), ("obd", {"probes": 0}), ("obs", {"block": 0}), ("obs", {"damping": 0.0}),
+    ("movement", {"steps": 0}), ("movement", {"lr": 0.0}),
 ])  # fmt: skip
 def test_impossible_options_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(PrunescopeError, match=next(iter(options))):
@@ -246,3 +248,38 @@ def test_no_data_is_refused(network: nn.Module) -> None:
     for empty in (None, lambda: iter(())):
         with pytest.raises(PrunescopeError, match="needs training data"):
             cut(network, dense(network), criterion("snip"), keep=0.5, batches=empty)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_movement_is_a_loop_over_steps_of_sgd(steps: int) -> None:
+    """Of the whole network, under the mask, in eval mode; six batches, so nine steps begin anew."""
+    theirs, lr = tiny_network().eval(), 0.05
+    before = {name: p.detach().clone() for name, p in theirs.named_parameters()}
+    mask = Mask({name: torch.arange(kept.numel()).view_as(kept) % 3 > 0 for name, kept in dense(theirs).items()})
+    mask.apply_(theirs)
+    ours = copy.deepcopy(theirs)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=lr)
+    moved = {name: torch.zeros_like(p) for name, p in theirs.named_parameters()}
+    for x, y in [*tiny_batches()(), *tiny_batches()()][:steps]:
+        optimizer.zero_grad()
+        F.cross_entropy(theirs(x), y).backward()
+        for name, p in theirs.named_parameters():
+            assert p.grad is not None
+            moved[name] -= lr * p.grad * p.detach()
+        optimizer.step()
+        mask.apply_(theirs)
+    with untouched(ours):
+        found = criterion("movement", steps=steps, lr=lr).score(ours, mask, batches=tiny_batches(), seed=0)
+    close(dict(found), moved, rtol=1e-4, atol=1e-7)
+    assert all(bool((p == before[name] * mask.get(name, 1)).all()) for name, p in ours.named_parameters())
+
+
+def test_movement_keeps_what_grows_and_cuts_what_shrinks() -> None:
+    """Images of ones of class 0: the first output's weights grow, the second's fall."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.1, -0.1], [0.5, -0.5]]))
+    found = scores(
+        model, criterion("movement", steps=3, lr=0.1), lambda: iter([(torch.ones(4, 2), torch.zeros(4).long())])
+    )
+    assert (found["1.weight"].sign() == torch.tensor([[1, -1], [-1, 1]])).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 import torch
@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
-from prunescope.core.mask import Mask
 from prunescope.engine.sweep import logits_of
 from prunescope.pruning.scoring import Batches
 
@@ -37,12 +36,13 @@ def some(batches: Batches | None, limit: int) -> Data:
     yield from found
 
 
-def live_weights(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
-    """The parameters of `mask`, asking for gradients from now on. Only inside `untouched`, which undoes it."""
+def live_weights(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The named parameters, asking for gradients from now on. Only inside `untouched`, which undoes it."""
     parameters = dict(model.named_parameters())
-    for name in mask:
-        parameters[name].requires_grad_(True)
-    return {name: parameters[name] for name in mask}
+    live = {name: parameters[name] for name in names}
+    for parameter in live.values():
+        parameter.requires_grad_(True)
+    return live
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -72,6 +72,11 @@ class Criterion(ABC):
         """
 
 
+def over_filters(values: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
+    """Every weight's score: its filter's value, {parameter: one number per index along axis 0}."""
+    return {name: values[name].view(-1, *[1] * (kept.ndim - 1)).expand(kept.shape) for name, kept in mask.items()}
+
+
 def criterion(name: str, **options: Any) -> Criterion:
     """A registered criterion with its options: `criterion("magnitude")`."""
     return configure(criteria[name], options, f"criterion {name!r}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.pruning.gradients import gradients, hessian_times, live_weights, loss_of, mean_gradients, some, summed
-from prunescope.pruning.scoring import Batches, Criterion, criteria
+from prunescope.pruning.scoring import Batches, Criterion, criteria, over_filters
 
 
 @criteria.register("snip")
@@ -65,6 +65,39 @@ class Taylor(Criterion):
             return {name: (slope * weights[name].detach()).square() for name, slope in slopes.items()}
 
         return summed(weights, some(batches, self.n_batches), squares)[0]  # the number of images is the same for all
+
+
+@criteria.register("taylor-gate")
+@dataclass(frozen=True)
+class TaylorGate(Criterion):
+    """Mean over batches of (sum over the filter of w dL/dw)^2, L the batch's loss: squared change of the loss, to first
+    order, when a gate on the filter's weights closes (Molchanov et al. 2019). Unlike in `taylor`, what the weights of a
+    filter do to the loss may cancel.
+
+    Attributes:
+        n_batches: of training images to read; 0 is all.
+    """
+
+    n_batches: int = 10
+    summary: ClassVar[str] = "(sum over the filter of weight x gradient)^2, mean over batches"
+    source: ClassVar[str] = "Molchanov et al. 2019"
+    cost: ClassVar[str] = "forward, backward"
+    per: ClassVar[Literal["weight", "filter"]] = "filter"
+    needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+    needs_gradients: ClassVar[bool] = True
+
+    def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
+        weights = live_weights(model, mask)
+        filters = {name: weight.detach().flatten(1).sum(1) for name, weight in weights.items()}
+
+        def squares(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            slopes = gradients(loss_of(model, x, y), weights)
+            products = {name: (slope * weights[name].detach()).flatten(1) for name, slope in slopes.items()}
+            return {name: product.sum(1).square() for name, product in products.items()}
+
+        total, seen = summed(filters, some(batches, self.n_batches), squares)
+        return over_filters({name: value / seen for name, value in total.items()}, mask)
 
 
 @criteria.register("grasp")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.mask import Mask
-from prunescope.pruning.scoring import Batches, Criterion, criteria
+from prunescope.pruning.scoring import Batches, Criterion, criteria, over_filters
 
 
 @criteria.register("fpgm")
@@ -26,11 +26,10 @@ class Fpgm(Criterion):
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         weights = dict(model.named_parameters())
-        return {name: _distances(weights[name].detach(), kept) for name, kept in mask.items()}
+        return over_filters({name: _distances(weights[name].detach(), kept) for name, kept in mask.items()}, mask)
 
 
 def _distances(weight: Tensor, kept: Tensor) -> Tensor:
     """Filters that are gone already are nobody's neighbours."""
     rows, alive = weight.flatten(1).double(), kept.flatten(1).any(1).to(weight.device)
-    sums = (torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") * alive).sum(1)
-    return sums.view(-1, *[1] * (weight.ndim - 1)).expand_as(weight)
+    return (torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") * alive).sum(1)
