@@ -173,3 +173,8 @@ def test_granularity_is_read_written_and_part_of_a_cut_s_key(spec: Any) -> None:
 def test_a_granularity_that_cannot_reach_the_densities_is_refused() -> None:
     with pytest.raises(PrunescopeError, match=r"recipes\[0\].*density: 0.5, kind: one-shot"):
         read_study(tiny(recipes=[{**tiny()["recipes"][0], "granularity": "n:m"}]))
+
+
+def test_a_combination_that_makes_no_sense_is_refused_where_it_stands() -> None:
+    with pytest.raises(PrunescopeError, match=r"recipes\[0\].*'fpgm' scores whole filters.*write granularity: filter"):
+        read_study(tiny(recipes=[{**tiny()["recipes"][0], "criterion": "fpgm"}]))

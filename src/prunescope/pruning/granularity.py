@@ -38,6 +38,11 @@ class Granularity(ABC):
     summary: ClassVar[str] = ""
     plural: ClassVar[str] = "weights"
 
+    @property
+    def whole_filters(self) -> bool:
+        """Whether its units are made of whole filters, each with a score of its own."""
+        return False
+
     @abstractmethod
     def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
         """The mask nested in `mask` that keeps a share `density` of all units, those with the highest scores."""

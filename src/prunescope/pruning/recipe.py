@@ -10,6 +10,7 @@ from torch import nn
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.distillation import Distillation
 from prunescope.engine.training import Training
+from prunescope.pruning.combinations import require_sense
 from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.regrow import Regrow
@@ -69,6 +70,7 @@ class Recipe:
             raise PrunescopeError("sensitivity is measured on a trained network before it is cut: write erk or a table")
         on_the_way = (self.schedule.density_at(0.5),) if self.schedule.gradual else ()
         self.granularity.check((*on_the_way, *self.schedule.densities()))
+        require_sense(self.criterion, self.granularity, self.scope)
         if self.regrow is not None and not isinstance(self.granularity, Weights):
             raise PrunescopeError(
                 f"regrow exchanges single weights, so it does not go with granularity {self.granularity.name!r}: "

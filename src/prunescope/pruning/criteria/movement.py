@@ -54,6 +54,6 @@ class Movement(Criterion):
                 for name, slope in slopes.items():
                     if name in moved:
                         moved[name] -= self.lr * slope * weights[name]
-                    weights[name] -= self.lr * slope
+                    weights[name].sub_(self.lr * slope)
             mask.apply_(model)
         return moved

@@ -22,6 +22,10 @@ class Filters(Units):
     summary: ClassVar[str] = "output channels and neurons"
     plural: ClassVar[str] = "filters"
 
+    @property
+    def whole_filters(self) -> bool:
+        return True
+
     def units(self, shape: torch.Size, groups: int) -> Tensor:
         return torch.arange(shape[0]).view(-1, *[1] * (len(shape) - 1))
 

@@ -44,6 +44,10 @@ class Channels(Granularity):
             if value not in allowed:
                 raise choices(what, value, allowed)
 
+    @property
+    def whole_filters(self) -> bool:
+        return self.members == "incoming"
+
     def fitted(self, model: nn.Module, shape: tuple[int, ...], ignore: Sequence[str] = ()) -> Channels:
         """Bound to the channels of one network. Layers in `ignore` keep all their outputs."""
         graph, bound = channel_graph(model, shape), type(self)(self.reduce, self.members)
