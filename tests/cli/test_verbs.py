@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from prunescope.cli import main
+from prunescope.pruning.scoring import criteria
 
 STUDY: dict[str, Any] = {
     "name": "tiny",
@@ -83,6 +84,40 @@ def test_lists(prunescope: Any, kind: str) -> None:
     ran = prunescope("list", kind)
     assert ran.code == 0
     assert {"criteria": "magnitude", "probes": "gradcam", "models": "resnet20", "data": "shapes"}[kind] in ran.out
+
+
+def test_the_list_of_criteria_says_what_each_needs_costs_and_where_it_is_from(prunescope: Any) -> None:
+    """Readable in 100 columns, also when piped: no name is cut off."""
+    out = prunescope("list", "criteria").out
+    assert max(map(len, out.splitlines())) <= 100
+    assert {"granularity", "needs", "passes", "source"} <= set(out.split())
+    entries = _entries(out)
+    assert list(entries) == sorted(criteria)
+    for name, words in entries.items():
+        kind = criteria[name]
+        needs = {"images": kind.needs_data, "labels": kind.needs_labels, "gradients": kind.needs_gradients,
+                 "training": kind.needs_history}  # fmt: skip
+        assert [need for need in needs if need in words.split("|")[3].split()] == [
+            n for n, is_so in needs.items() if is_so
+        ]
+        assert ("channel" in words.split("|")[2]) == (kind.per == "filter")
+        assert kind.source in words.split("|")[5]
+        assert kind.cost in words.split("|")[4]
+
+
+def _entries(out: str) -> dict[str, str]:
+    """{name: its cells, their lines joined, between bars}, by where the columns begin."""
+    lines = out.splitlines()
+    header = next(line for line in lines if "granularity" in line)
+    starts = [header.index(word) for word in ("name", "(default)", "granularity", "needs", "passes", "source", "what")]
+    found: dict[str, list[list[str]]] = {}
+    for line in lines[lines.index(header) + 1 :]:
+        cells = [line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        if set(line) - set(" ─"):
+            name = cells[0] or list(found)[-1]
+            found.setdefault(name, []).append(cells)
+    return {name: "|".join(" ".join(filter(None, column)) for column in zip(*rows, strict=True))
+            for name, rows in found.items()}  # fmt: skip
 
 
 def test_help_and_version(prunescope: Any) -> None:

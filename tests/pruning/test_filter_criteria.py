@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
-from prunescope.engine.untouched import untouched
+from prunescope.engine.untouched import fixed_rng, untouched
 from prunescope.models.layers import prunable
 from prunescope.pruning.criteria.response import independence
 from prunescope.pruning.granularity import granularity
@@ -101,7 +101,7 @@ class Block(nn.Module):
 
 
 def block() -> Block:
-    with torch.random.fork_rng():
+    with fixed_rng():
         torch.manual_seed(3)
         model = Block()
         for norm in (model.norm1, model.norm2, model.norm3):
@@ -265,3 +265,46 @@ def test_a_gate_s_taylor_term_is_its_squared_gradient() -> None:
         seen += len(y)
     found = per_filter(model, "taylor-gate", lambda: ((x.double(), y) for x, y in tiny_batches()()), n_batches=0)
     close(found, {name: total / seen for name, total in wanted.items()}, rtol=1e-9, atol=1e-15)
+
+
+# Outgoing magnitude: what reads a channel
+
+
+class Coupled(nn.Module):
+    """`stem` and `conv1` make the same channels; `conv1` and `conv2` read them; `head` reads conv2's at four places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv1 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.conv2, self.head = nn.Conv2d(6, 5, 3, stride=2, padding=1), nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 4, 4) -> (B, 3)."""
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.conv1(x))
+        return self.head(F.relu(self.conv2(x)).flatten(1))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_outgoing_magnitude_is_a_loop_over_the_weights_that_read_a_channel(p: int, reduce: str) -> None:
+    with fixed_rng():
+        torch.manual_seed(0)
+        model = Coupled().eval()
+    units = granularity("channel", members="outgoing", reduce=reduce).fitted(model, (3, 4, 4))
+    whole = Mask.dense(model, units.names(model))
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    read = {
+        "stem": [[float(v) for name in ("conv1", "conv2") for v in weights[f"{name}.weight"][:, c].flatten()]
+                 for c in range(6)],
+        "conv2": [[float(v) for place in range(4) for v in weights["head.weight"][:, 4 * c + place]] for c in range(5)],
+    }  # fmt: skip
+    for name, channels in read.items():
+        values = [sum(abs(v) ** p for v in found) / (len(found) if reduce == "mean" else 1) for found in channels]
+        ranked = sorted(range(len(values)), key=lambda c: -values[c])
+        for count in range(2, len(values)):
+            by = criterion("magnitude", p=p)
+            after = cut(model, whole, by, keep=count / len(values), scope="layer", granularity=units)
+            alive = after[f"{name}.weight"].flatten(1).any(1).nonzero().flatten().tolist()
+            assert alive == sorted(ranked[:count]), (name, count)
+            assert torch.equal(after["stem.weight"].flatten(1).any(1), after["conv1.weight"].flatten(1).any(1))

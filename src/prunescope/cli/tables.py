@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from prunescope.core.errors import choices
+from prunescope.pruning.scoring import Criterion
 from prunescope.study.folder import read_folder
 from prunescope.study.plan import Cell, Plan, make_plan
 from prunescope.study.store import Store
@@ -70,13 +72,33 @@ def parts_table(kind: str) -> Table:
     registries = _registries()
     if kind not in registries:
         raise choices("kind of part", kind, registries)
-    table = Table(title=kind, title_justify="left")
-    for name in ("name", "options (default)", "what it is"):
-        table.add_column(name)
+    facts = _FACTS if kind == "criteria" else {}
+    table = Table(title=kind, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 1, 0))
+    for column in ("name", "options (default)", *facts, "what it is"):
+        table.add_column(column, no_wrap=column in ("name", "granularity", "needs"), overflow="fold")
     for name, part in registries[kind].items():
         first_line = getattr(part, "summary", "") or (part.__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, _options(part), first_line)
+        table.add_row(name, _options(part), *(fact(part) for fact in facts.values()), first_line)
     return table
+
+
+def _needs(criterion: type[Criterion]) -> str:
+    needs = {
+        "images": criterion.needs_data,
+        "labels": criterion.needs_labels,
+        "gradients": criterion.needs_gradients,
+        "training": criterion.needs_history,
+    }
+    return "\n".join(need for need, wanted in needs.items() if wanted) or "-"
+
+
+#: What else there is to know of a criterion.
+_FACTS: dict[str, Callable[[type[Criterion]], str]] = {
+    "granularity": lambda criterion: {"weight": "any", "filter": "filter\nchannel"}[criterion.per],
+    "needs": _needs,
+    "passes": lambda criterion: criterion.cost,
+    "source": lambda criterion: criterion.source or "-",
+}
 
 
 def _registries() -> dict[str, Mapping[str, Any]]:

@@ -133,4 +133,6 @@ def list_parts(
     """The parts that a study.yaml can name, with their options and defaults."""
     from prunescope.cli.tables import parts_table
 
-    Console().print(parts_table(kind))
+    terminal = Console()
+    out = terminal if terminal.is_terminal else Console(width=max(100, terminal.width))
+    out.print(parts_table(kind))
