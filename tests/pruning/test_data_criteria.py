@@ -175,6 +175,24 @@ def test_obs_inverts_the_fisher_matrix_of_each_block(network: nn.Module, batches
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0)  # sums are kept in float32
 
 
+def test_obs_of_gradients_so_large_that_their_rounding_passes_the_damping(batches: Batches) -> None:
+    """Four images, so that blocks of 24 are singular but for the damping."""
+    model = tiny_network().eval()
+    with torch.no_grad():
+        model.head.weight.mul_(1e4)
+        model.conv2.weight.mul_(1e4)
+
+    def few() -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = next(iter(tiny_batches()()))
+        return iter([(x[:4], y[:4])])
+
+    by = BlockObs(n_batches=0, block=24, damping=1e-12)
+    rounded = cut(model, dense(model), by, keep=0.5, batches=few)
+    wide = cut(model.double(), dense(model), by, keep=0.5, batches=lambda: ((x.double(), y) for x, y in few()))
+    agree = sum(int((rounded[name] == wide[name]).sum()) for name in wide)
+    assert agree > 0.8 * wide.total
+
+
 def test_synflow_of_two_linear_layers_is_a_product_of_sums() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     first, second = model[1].weight.detach().abs().double(), model[3].weight.detach().abs().double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -109,9 +110,9 @@ class Mask(Mapping[str, Tensor]):
 def keep_top(scores: Mapping[str, Tensor], mask: Mask, count: int) -> Mask:
     """The mask nested in `mask` that keeps exactly the `count` highest scores over all tensors together.
 
-    Sorting is stable by score, then position (tensors in the mask's order, elements row-major): among equal
-    scores the first keep. A threshold could not keep the exact count when scores tie. Weights already pruned
-    never come back, whatever their score.
+    As if sorted by score, then position (tensors in the mask's order, elements row-major): among equal scores the
+    first keep. A threshold alone could not keep the exact count when scores tie. Weights already pruned never come
+    back, whatever their score.
 
     >>> mask = Mask({"w": torch.ones(5, dtype=torch.bool)})
     >>> keep_top({"w": torch.zeros(5)}, mask, 2)["w"].tolist()
@@ -126,12 +127,21 @@ def keep_top(scores: Mapping[str, Tensor], mask: Mask, count: int) -> Mask:
     if not 0 <= count <= mask.kept:
         raise PrunescopeError(f"cannot keep {count} weights: the mask has {mask.kept} left")
     alive = torch.cat([tensor.flatten() for tensor in mask.values()])
-    flat = torch.cat([scores[name].detach().cpu().double().flatten() for name in mask])
-    if bool(flat[alive].isnan().any()):
+    flat = torch.cat([_comparable(scores[name]) for name in mask])
+    left = flat if bool(alive.all()) else flat[alive]
+    if bool(left.isnan().any()):
         raise PrunescopeError("criterion gave NaN scores; is the network's loss finite?")
-    positions = alive.nonzero().squeeze(1)
-    order = torch.sort(flat[positions], descending=True, stable=True).indices
-    kept = torch.zeros_like(alive)
-    kept[positions[order[:count]]] = True
+    kept = alive if count == len(left) else torch.zeros_like(alive)
+    if 0 < count < len(left):
+        last = np.partition(left.numpy(), len(left) - count)[len(left) - count]  # the lowest score that stays
+        kept = alive & (flat > float(last))
+        equals = (alive & (flat == float(last))).nonzero().squeeze(1)
+        kept[equals[: count - int(kept.sum())]] = True
     pieces = kept.split([tensor.numel() for tensor in mask.values()])
     return Mask({name: piece.view_as(mask[name]) for name, piece in zip(mask, pieces, strict=True)})
+
+
+def _comparable(scores: Tensor) -> Tensor:
+    """Flat, on the CPU, in a type that numpy has and that holds every score exactly."""
+    found = scores.detach().cpu().flatten()
+    return found if found.dtype in (torch.float32, torch.float64) else found.double()

@@ -140,6 +140,12 @@ class BlockObs(Criterion):
         return nn.functional.pad(flat, (0, padding)).view(len(flat), -1, self.block)
 
     def _scores(self, weight: Tensor, fisher: Tensor) -> Tensor:
-        damped = fisher.double() + self.damping * torch.eye(self.block, dtype=torch.float64, device=fisher.device)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal(dim1=1, dim2=2).flatten()
+        one = torch.eye(self.block, dtype=torch.float64, device=fisher.device)
+        damped = fisher.double() + self.damping * one
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if bool(failed.any()):  # sums of large gradients, rounded, need not be positive definite: damp the rounding too
+            wrong = failed > 0
+            rounding = self.block * torch.finfo(fisher.dtype).eps * fisher[wrong].diagonal(dim1=1, dim2=2).sum(1)
+            factor[wrong] = torch.linalg.cholesky(damped[wrong] + rounding.double()[:, None, None] * one)
+        inverse = torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2).flatten()
         return weight.double().square() / (2 * inverse[: weight.numel()].view_as(weight))
