@@ -82,7 +82,8 @@ def wanted(cuts: str, mask: Mask, scope: Scope, density: float) -> int:
     parts = tensors(cuts, mask)
     if scope == "global":
         return round(density * sum(count for _, count in parts.values()))
-    shares = layer_densities({name: shape for name, (shape, _) in parts.items()}, density, scope)
+    units = {name: count for name, (_, count) in parts.items()}
+    shares = layer_densities({name: shape for name, (shape, _) in parts.items()}, density, scope, units)
     return sum(round(shares[name] * count) for name, (_, count) in parts.items())
 
 

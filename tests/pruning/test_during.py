@@ -126,10 +126,15 @@ def test_density_one_cuts_nothing() -> None:
 @pytest.mark.parametrize("name", sorted(criteria))
 def test_every_criterion_cuts_before_and_in_training(name: str, schedule: Schedule) -> None:
     options = {"iterations": 3} if name == "synflow" else {}
-    recipe = Recipe("r", criterion(name, **options), schedule=schedule, rewind=INIT)
-    (found,) = run(recipe)
+    by = criterion(name, **options)
+    units = granularity("filter" if by.per == "filter" else "weight")
+    (found,) = run(Recipe("r", by, schedule=replace(schedule, density=0.5), rewind=INIT, granularity=units))
     assert found.mask is not None
-    assert found.mask.kept == round(schedule.density * ALL)
+    if by.per == "filter":
+        left = sum(int(kept.flatten(1).any(1).sum()) for kept in found.mask.values())
+        assert left == round(0.5 * sum(len(kept) for kept in found.mask.values()))
+    else:
+        assert found.mask.kept == round(0.5 * ALL)
 
 
 @pytest.mark.parametrize("schedule", [CUBIC, ONCE], ids=["during", "before"])
