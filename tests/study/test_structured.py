@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from samples import tiny
@@ -108,8 +109,17 @@ def test_operations_are_what_the_recipe_asked_for(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_builds(finished: Path) -> None:
-    assert Path(build_report(finished)).stat().st_size > 10_000
+def test_the_report_tells_of_the_scan(finished: Path) -> None:
+    page = Path(build_report(finished)).read_text()
+    assert "What each layer alone can lose, weight by magnitude" in page
+    table = pd.read_csv(finished / "tables" / "sensitivity.csv")
+    scan = next(cell for cell in make_plan(read_study(STUDY)).cells.values() if cell.kind == "scan")
+    found = Store(finished).json(scan, "scan.json")
+    for layer, values in found["accuracy"].items():
+        rows = table[table["layer"] == layer]
+        assert rows["rate"].tolist() == found["rates"]
+        assert rows["accuracy"].tolist() == pytest.approx(list(values))
+        assert set(rows["largest"]) == {found["largest"][layer]}
 
 
 @pytest.mark.parametrize(("recipe", "words"), [

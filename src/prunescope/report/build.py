@@ -27,6 +27,7 @@ from prunescope.report.measures import headlines, measures
 from prunescope.report.places import percent, performance_key
 from prunescope.report.provenance import checkpoints, provenance
 from prunescope.report.safe import asset, plotly, safe_json
+from prunescope.report.sensitivity import sensitivity_tables
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
 from prunescope.report.verdicts import verdicts
@@ -74,7 +75,8 @@ def _content(found: Results) -> dict[str, Any]:
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
-        "sizes": {recipe: list(made) for recipe, made in sizes.items()}, "layer_tables": layer_tables(found),
+        "sizes": {recipe: list(made) for recipe, made in sizes.items()},
+        "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],
         "networks": chosen.networks, "layers": safe_json(chosen.data),
         "costs": cost_tables(found), "checkpoint_columns": columns, "checkpoints": rows,
         "provenance": provenance(found), "config": yaml.safe_dump(found.study.as_mapping(), sort_keys=False),

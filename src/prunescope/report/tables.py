@@ -13,6 +13,7 @@ from prunescope.core.files import atomic_file
 from prunescope.core.types import Record
 from prunescope.report.measures import within_range
 from prunescope.report.places import dense_of, predictions
+from prunescope.report.sensitivity import scan_table
 from prunescope.study.hits import flips
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
@@ -25,6 +26,7 @@ TABLES = {
     "pooled": "one density and measure: mean over seeds, t interval (cut at the measure's range), noise floor, verdict",
     "history": "one epoch of one training",
     "layers": "one pruned layer of one checkpoint: weights kept and effective, outputs and inputs that have none",
+    "sensitivity": "one layer cut alone at one rate: accuracy on the validation images, and its largest harmless rate",
     "classes": "one class of one checkpoint: recall, and share of its images decided differently from the dense one",
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
@@ -38,6 +40,7 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
     known = {name: getattr(found, name) for name in ("runs", "drift", "floor", "history", "layers")}
     made = {
         "pooled": within_range(found),
+        "sensitivity": scan_table(found),
         "classes": _rows(found, _classes, ["class", "recall", "changed"]),
         "flips": _rows(found, _flips, ["before", "after", "images"]),
         "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),

@@ -208,7 +208,11 @@ def _problems(study: Study, store: Store, points: list[Point], done: list[Point]
         found.append(f"{len(points) - len(done)} of {len(points)} checkpoints are not complete and are left out.")
     if len(study.seeds.dense) < 3:
         found.append("Fewer than three dense seeds: the noise floor is missing or rests on a single pair.")
-    roles = {point.role for point in points}
+    roles: set[str] = {point.role for point in points}
+    if any(recipe.schedule.density == 1 for recipe in study.recipes):
+        roles.add("dense-control")
+    if any(recipe.criterion.name == "random" for recipe in study.recipes):
+        roles.add("random")
     for role, name in (("random", "random-mask control"), ("dense-control", "retrained dense control")):
         if study.recipes and role not in roles:
             found.append(f"There is no {name}: what pruning did cannot be told from what retraining did.")
