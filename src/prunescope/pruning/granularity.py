@@ -121,25 +121,26 @@ class Units(Granularity):
     def keep(self, model: nn.Module, scores: Mapping[str, Tensor], mask: Mask, density: float, scope: Scope) -> Mask:
         units, reduced = self._units(model, mask), {}
         for name, kept in mask.items():
-            flat = units[name].flatten()
-            sizes = flat.bincount()
-            values = scores[name].detach().cpu().double().flatten().masked_fill(~kept.flatten(), 0.0)
-            total = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, flat, values)
+            values = scores[name].detach().cpu().double().masked_fill(~kept, 0.0)
+            total = _per_unit(values, units[name])
+            sizes = units[name].flatten().bincount() * (kept.numel() // units[name].numel())
             reduced[name] = total / sizes if self.reduce == "mean" else total
         chosen = keep_in(reduced, _alive(units, mask), density, scope, _shapes(mask))
         return Mask({name: chosen[name][units[name]] & kept for name, kept in mask.items()})
 
     def redraw(self, model: nn.Module, mask: Mask, generator: torch.Generator) -> Mask:
         units = self._units(model, mask)
-        return Mask({n: permuted(live, generator)[units[n]] for n, live in _alive(units, mask).items()})
+        drawn = {name: permuted(live, generator)[units[name]] for name, live in _alive(units, mask).items()}
+        return Mask({name: found.expand(mask[name].shape) for name, found in drawn.items()})
 
     def density(self, model: nn.Module, mask: Mask) -> float:
         return _alive(self._units(model, mask), mask).density
 
     def _units(self, model: nn.Module, mask: Mask) -> dict[str, Tensor]:
-        """{parameter: unit of each of its weights}."""
+        """{parameter: unit of each of its weights, with one where all along an axis are of the same unit}."""
         groups = {name: getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1) for name in mask}
-        return {name: self.units(kept.shape, groups[name]).expand(kept.shape) for name, kept in mask.items()}
+        found = {name: self.units(kept.shape, groups[name]) for name, kept in mask.items()}
+        return {name: units[(None,) * (mask[name].ndim - units.ndim)] for name, units in found.items()}
 
 
 def _shapes(mask: Mask) -> dict[str, torch.Size]:
@@ -174,7 +175,14 @@ def keep_in(
 
 def _alive(units: Mapping[str, Tensor], mask: Mask) -> Mask:
     """{parameter: whether anything of each unit is kept}."""
-    return Mask({name: units[name].flatten().bincount(kept.flatten().double()) > 0 for name, kept in mask.items()})
+    return Mask({name: _per_unit(kept, units[name]) > 0 for name, kept in mask.items()})
+
+
+def _per_unit(values: Tensor, units: Tensor) -> Tensor:
+    """Sum of a tensor's values over each unit, float64; `units` broadcasts to the tensor."""
+    inside = [axis for axis, size in enumerate(units.shape) if size == 1]
+    summed = values.sum(inside, keepdim=True, dtype=torch.float64) if inside else values.double()
+    return units.flatten().bincount(summed.flatten())
 
 
 def permuted(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,4 +32,6 @@ class Fpgm(Criterion):
 def _distances(weight: Tensor, kept: Tensor) -> Tensor:
     """Filters that are gone already are nobody's neighbours."""
     rows, alive = weight.flatten(1).double(), kept.flatten(1).any(1).to(weight.device)
-    return (torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") * alive).sum(1)
+    # From inner products where there are many: ten times as fast, and of the filter itself not quite 0.
+    distances = torch.cdist(rows, rows, compute_mode="use_mm_for_euclid_dist_if_necessary").fill_diagonal_(0.0)
+    return (distances * alive).sum(1)
