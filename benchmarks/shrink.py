@@ -81,9 +81,8 @@ def main() -> None:
             times = compare_latency(networks, SHAPE, batch_size=size, repeats=arguments.repeats)
             for key, found in times.items():
                 gain = latency_ratio(times["dense"], found)
-                print(
-                    f"  batch {size:3} {key:14} {milliseconds(found)}   x {gain.value:.2f} [{gain.low:.2f}, {gain.high:.2f}]"
-                )
+                speed = f"x {gain.value:.2f} [{gain.low:.2f}, {gain.high:.2f}]"
+                print(f"  batch {size:3} {key:14} {milliseconds(found)}   {speed}")
 
 
 if __name__ == "__main__":
