@@ -15,7 +15,7 @@ LAYERS = [
     ("engine",),
     ("pruning", "probes"),
     ("study",),
-    ("report",),
+    ("report", "ticket"),
 ]
 LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from prunescope.pruning.summary import layer_table as layer_table
     from prunescope.report.build import build_report as build_report
     from prunescope.study.drift import drift as drift
+    from prunescope.ticket.prune import prune as prune
 
 _HOMES = {
     "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
@@ -59,6 +60,7 @@ _HOMES = {
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
     "cut": "pruning.scoring", "layer_table": "pruning.summary", "build_report": "report.build", "drift": "study.drift",
+    "prune": "ticket.prune",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]

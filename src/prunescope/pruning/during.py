@@ -26,14 +26,17 @@ class MovingMask:
         recipe: with its granularity fitted to the network.
         training: this training.
         number: the round; every round, and every step in it, draws anew.
+        begin: density of `mask`, counted as the recipe counts: less than 1 in a network that comes pruned.
 
     Raises:
         PrunescopeError: the training is too short for the recipe's places in it.
     """
 
     def __init__(
-        self, mask: Mask, recipe: Recipe, split: Split, training: Training, *, seed: int, number: int
+        self, mask: Mask, recipe: Recipe, split: Split, training: Training, *, seed: int, number: int,
+        begin: float = 1.0,
     ) -> None:  # fmt: skip
+        self.begin = begin
         self.mask, self.recipe, self.split, self.training = mask, recipe, split, training
         self.seeds = (seed, number)
         cuts = (recipe.criterion, recipe.scope, recipe.granularity, recipe.target)
@@ -48,7 +51,7 @@ class MovingMask:
         """Whether `mask` is another one after this step."""
         before = self.mask
         if self.cuts is not None and (turn := self.cuts.turn(state.step)):
-            self._cut(state, self.recipe.schedule.density_at(turn / self.cuts.count))
+            self._cut(state, self.recipe.schedule.density_at(turn / self.cuts.count, self.begin))
         if self.exchanges is not None and self.exchanges.turn(state.step):
             self._exchange(state, self.exchanges.done(state.step))
         return self.mask is not before

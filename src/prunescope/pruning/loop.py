@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scope import Sensitivity
 from prunescope.pruning.scoring import criterion_batches, cut
 from prunescope.pruning.sensitivity import Scan, scan
+from prunescope.pruning.zeros import Beside, joined, present, require_prunable
 
 
 def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
@@ -103,6 +105,10 @@ def rounds(
     seed: int,
     rewind_weights: Mapping[str, Tensor] | None = None,
     validate: Split | None = None,
+    zeros: Mask | None = None,
+    cut_only: bool = False,
+    done: Sequence[Checkpoint] = (),
+    state: Callable[[int], Path] | None = None,
     on_step: Sequence[Callable[[StepState], None]] = (),
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     device: torch.device | str = "auto",
@@ -116,40 +122,84 @@ def rounds(
         training: how the dense network was trained; retraining is the same unless the recipe has its own.
         rewind_weights: state to rewind to (`init` and `late`): of the initialisation, or of step `recipe.rewind.at`.
             Recipes that keep the weights do not use it.
+        zeros: what is pruned in the network as it comes (`pruning.zeros`): it stays so through all cuts and trainings,
+            and the first round starts from what is left.
+        cut_only: rounds without retraining, and so without rewinding.
+        done: what the first rounds gave when this was begun before: they are not made again, nor yielded.
+        state: the file for the training of a round, from which it goes on (`engine.train.fit`).
         validate, on_step, on_epoch: as for `engine.train.fit`.
 
     Raises:
-        PrunescopeError: the recipe rewinds, and there is nothing to rewind to.
+        PrunescopeError: the recipe rewinds, and there is nothing to rewind to; without retraining, it prunes while or
+            before the network trains; it does not go with the network's zeros.
     """
-    if not recipe.rewind.keeps_weights and rewind_weights is None:
-        raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
-    recipe.require_fits(training)
+    _check(recipe, training, rewind_weights, cut_only)
     dense = copy.deepcopy(model.state_dict()) if recipe.schedule.independent else {}
     recipe = recipe.fitted(model, split.shape)
-    mask = first_mask(model, recipe)
+    first, start = first_mask(model, recipe), 1.0
+    if zeros:
+        first, beside = joined(first, zeros), Beside(first, zeros)
+        start, on_step = present(model, first, recipe, split.shape), (beside, *on_step)
+        require_prunable(recipe, start)
+        rewind_weights = rewind_weights and _masked(rewind_weights, zeros)
+    mask = first
     if isinstance(recipe.scope, Sensitivity):
         found = scan_round(model, mask, recipe, split, training, validate, seed=derive(seed, "criterion", 0))
         recipe = replace(recipe, scope=found.table())
     teacher = None if recipe.distill is None else Teacher(copy.deepcopy(model), recipe.distill)
     if recipe.schedule.before_training:
         model.load_state_dict(dict(rewind_weights or {}))
-    for number, density in enumerate(recipe.schedule.densities(), start=1):
+    for number, density in enumerate(recipe.schedule.densities(start), start=1):
+        own = recipe.retraining(training, number)
+        if number <= len(done):
+            mask = _go_on(model, done[number - 1], own)
+            continue
         chosen = derive(seed, "criterion", number)
         if recipe.schedule.independent:
-            mask = first_mask(model, recipe)
+            mask = first
             model.load_state_dict(dict(rewind_weights or {}) if recipe.schedule.before_training else dense)
         if not recipe.schedule.gradual:
             mask = cut_round(
-                model, mask, recipe, density=density, split=split, training=training,
+                model, mask, recipe, density=start if density == 1 else density, split=split, training=training,
                 seed=chosen, device=next(model.parameters()).device,
             )  # fmt: skip
-        own = recipe.retraining(training, number)
-        moving = MovingMask(mask, recipe, split, own, seed=seed, number=number) if recipe.moves else None
+        if cut_only:
+            mask.apply_(model)
+            yield Checkpoint.of(model, mask=mask, round=number)
+            continue
+        moving = MovingMask(mask, recipe, split, own, seed=seed, number=number, begin=start) if recipe.moves else None
         history = retrain(
             model, moving or mask, recipe, split, own,
             rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
-            teacher=teacher, order=number, seed=seed,
+            teacher=teacher, order=number, seed=seed, state=None if state is None else state(number),
             validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
         )  # fmt: skip
         mask = mask if moving is None else moving.mask
         yield Checkpoint.of(model, mask=mask, round=number, history=history)
+
+
+def _check(
+    recipe: Recipe, training: Training, rewind_weights: Mapping[str, Tensor] | None, cut_only: bool
+) -> None:  # fmt: skip
+    if not cut_only:
+        if not recipe.rewind.keeps_weights and rewind_weights is None:
+            raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
+        recipe.require_fits(training)
+    elif recipe.moves or recipe.schedule.before_training:
+        when = "while" if recipe.moves else "before"
+        raise PrunescopeError(f"recipe {recipe.name!r} prunes {when} the network trains: it cannot do without training")
+
+
+def _masked(weights: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
+    """A copy in which what the mask prunes is zero."""
+    return {name: tensor.masked_fill(~mask[name].to(tensor.device), 0.0) if name in mask else tensor
+            for name, tensor in weights.items()}  # fmt: skip
+
+
+def _go_on(model: nn.Module, done: Checkpoint, training: Training) -> Mask:
+    """Put the network where the end of a round left it, memory layout included: it decides the last bits of sums."""
+    done.into(model)
+    if training.channels_last and done.history:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert done.mask is not None
+    return done.mask

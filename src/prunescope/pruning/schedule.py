@@ -95,26 +95,33 @@ class Schedule:
         """Whether the initialisation is cut, not the trained network."""
         return self.when == "before-training"
 
-    def densities(self) -> tuple[float, ...]:
-        """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`."""
+    def densities(self, start: float = 1.0) -> tuple[float, ...]:
+        """Share of the prunable weights kept after round 1, 2 ...; strictly falling, the last is exactly `density`.
+
+        Args:
+            start: share that there is before round 1: less than 1 in a network that comes pruned.
+
+        >>> Schedule(density=0.1, rounds=2).densities(start=0.4)
+        (0.2, 0.1)
+        """
         if self.each:
             return self.each
         if self.kind in ("one-shot", "cubic") or self.density == 1:
             return (self.density,)
         parts = [r / self.rounds for r in range(1, self.rounds)]
         if self.kind == "linear":
-            return (*(1 - part * (1 - self.density) for part in parts), self.density)
-        return (*(self.density**part for part in parts), self.density)
+            return (*(start - part * (start - self.density) for part in parts), self.density)
+        return (*(start * (self.density / start) ** part for part in parts), self.density)
 
-    def density_at(self, done: float) -> float:
-        """Density of a gradual schedule when a share `done` of its cuts is made: from 1, falling, to `density`.
+    def density_at(self, done: float, start: float = 1.0) -> float:
+        """Density of a gradual schedule when a share `done` of its cuts is made: from `start`, falling, to `density`.
 
-        Zhu and Gupta 2017, eq. 1, from nothing pruned, told as densities instead of sparsities.
+        Zhu and Gupta 2017, eq. 1, told as densities instead of sparsities.
 
         >>> Schedule(density=0.5, kind="cubic").density_at(0.5)
         0.5625
         """
-        return self.density + (1 - self.density) * (1 - done) ** 3
+        return self.density + (start - self.density) * (1 - done) ** 3
 
 
 @dataclass(frozen=True)
