@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from commands import refused
 from PIL import Image
 
-from prunescope.cli import main
+
 from prunescope.pruning.scoring import criteria
 
 STUDY: dict[str, Any] = {
@@ -26,31 +25,6 @@ STUDY: dict[str, Any] = {
     "probes": ["performance", "gradcam"],
     "execution": {"device": "cpu"},
 }
-
-
-class Ran:
-    """What a command did."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def prunescope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run the command line in this process; the study file is written first when one is given."""
-
-    def run(*arguments: str | Path, study: dict[str, Any] | None = None) -> Ran:
-        if study is not None:
-            (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-            arguments = ("run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--workers", "1", *arguments)
-        monkeypatch.setattr(sys, "argv", ["prunescope", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        code = caught.value.code
-        return Ran(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return run
 
 
 def test_a_study_from_end_to_end_and_again(prunescope: Any, tmp_path: Path) -> None:
@@ -126,17 +100,6 @@ def test_help_and_version(prunescope: Any) -> None:
         assert ran.code == 0
         assert "Usage" in ran.out
     assert "0.1.0" in prunescope("--version").out
-
-
-def refused(ran: Ran, *expected: str) -> None:
-    """Exit code 2, nothing on stdout, one clear line and no traceback on stderr."""
-    assert ran.code == 2, ran.err
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
-    lines = [line for line in ran.err.splitlines() if "error:" in line]
-    assert len(lines) == 1
-    for words in expected:
-        assert words in ran.err
 
 
 def test_unknown_keys_and_wrong_types(prunescope: Any) -> None:

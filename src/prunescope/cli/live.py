@@ -83,6 +83,34 @@ class Live:
         self._progress.update(self._all, completed=self._done)
 
 
+class Rounds:
+    """Draws the progress of pruning one network: a bar for its rounds and one for the epochs of the present one."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console, self._lines = console, not quiet and not console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=console, transient=True, disable=quiet or not console.is_terminal,
+        )  # fmt: skip
+        self._rounds, self._epochs = (self._progress.add_task(name, total=None) for name in ("rounds", "  epochs"))
+
+    def __enter__(self) -> Rounds:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def draw(self, done: int, rounds: int, epoch: float, epochs: float) -> None:
+        """Counts as `ticket.run.Progress` gives them."""
+        self._progress.update(self._rounds, completed=done, total=rounds)
+        self._progress.update(self._epochs, completed=round(epoch), total=round(epochs))
+        if self._lines and done and not epoch:
+            say(self._console, f"[{done}/{rounds}] rounds")
+
+
 def summary(console: Console, outcome: Outcome, page: Path) -> None:
     """What was computed, what failed, where the report is."""
     parts = [f"{len(outcome.computed)} cells computed", f"{len(outcome.cached)} found done"]

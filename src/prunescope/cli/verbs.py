@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from prunescope import __version__
+from prunescope.cli import tickets
 
 app = typer.Typer(
     name="prunescope",
@@ -136,3 +137,6 @@ def list_parts(
     terminal = Console()
     out = terminal if terminal.is_terminal else Console(width=max(100, terminal.width))
     out.print(parts_table(kind))
+
+
+app.command()(tickets.prune)

@@ -183,7 +183,10 @@ def _check(
 ) -> None:  # fmt: skip
     if not cut_only:
         if not recipe.rewind.keeps_weights and rewind_weights is None:
-            raise PrunescopeError(f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights")
+            raise PrunescopeError(
+                f"recipe {recipe.name!r} rewinds to {recipe.rewind.to}: pass rewind_weights (--rewind-weights), or "
+                "go on from the trained weights with rewind: {to: none}"
+            )
         recipe.require_fits(training)
     elif recipe.moves or recipe.schedule.before_training:
         when = "while" if recipe.moves else "before"

@@ -31,7 +31,7 @@ def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] 
     """
     raw = _load(source)
     for override in overrides:
-        _override(raw, override)
+        set_key(raw, override)
     allowed = [item.name for item in fields(Study)]
     problems: list[str] = []
     for key in raw:
@@ -102,7 +102,7 @@ def read_yaml(source: Path | str) -> Any:
         raise PrunescopeError(f"{where} valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def set_key(raw: dict[str, Any], text: str) -> None:
     """Apply `a.b.c=value` in place; values are YAML, list items are numbered: `recipes.0.schedule.rounds=3`."""
     path, found, value = text.partition("=")
     if not found or not path:

@@ -87,12 +87,13 @@ class Study:
         # In full: a study may grow, and whether it has grown can only be told of lists that are there.
         shown["seeds"] = {"dense": list(self.seeds.dense), "tickets": list(self.seeds.tickets)}
         shown["controls"] = {item.name: canonical(getattr(self.controls, item.name)) for item in fields(Controls)}
-        shown["recipes"] = [_recipe_mapping(recipe, self.training) for recipe in self.recipes]
+        shown["recipes"] = [recipe_mapping(recipe, self.training) for recipe in self.recipes]
         shown["probes"] = [{"as": key, **canonical(probe)} for key, probe in self.probes.items()]
         return shown
 
 
-def _recipe_mapping(recipe: Recipe, dense: Training) -> dict[str, Any]:
+def recipe_mapping(recipe: Recipe, dense: Training) -> dict[str, Any]:
+    """Plain data that `study.config.read_recipe` reads as this recipe; `dense` is how dense networks are trained."""
     shown: dict[str, Any] = canonical(recipe)
     shown.pop("training", None)
     if recipe.training is not None:  # told as what differs from the dense training, which is how it is read

@@ -73,7 +73,8 @@ def prune(
     own = training or chosen.training
     if retrain and own is None:
         raise PrunescopeError(
-            f"recipe {chosen.name!r} does not say how to retrain: give it `training`, or only cut (retrain=False)"
+            f"recipe {chosen.name!r} does not say how to retrain: give it training: {{epochs: 1, ...}}, or only cut "
+            "(retrain=False, --no-retrain)"
         )
     kept = own_zeros(model, zeros)
     if kept and zeros == "auto":
