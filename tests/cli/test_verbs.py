@@ -11,7 +11,6 @@ import pytest
 from commands import refused
 from PIL import Image
 
-
 from prunescope.pruning.scoring import criteria
 
 STUDY: dict[str, Any] = {

@@ -109,3 +109,14 @@ def test_iterations_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(PrunescopeError, match="'snip' would cut 4 times for nothing"):
         Recipe("r", criterion("snip", iterations=5), schedule=Schedule(density=0.5, kind="one-shot", rounds=1),
                granularity=granularity("n:m"))  # fmt: skip
+
+
+def test_a_pattern_has_no_other_target() -> None:
+    with pytest.raises(PrunescopeError, match="so there is no flops to aim at"):
+        Recipe("r", schedule=Schedule(density=0.5, kind="one-shot"), granularity=granularity("n:m"), target="flops")
+
+
+def test_scales_are_not_compared_before_there_are_any() -> None:
+    before = Schedule(density=0.5, kind="one-shot", when="before-training")
+    with pytest.raises(PrunescopeError, match="the scales of all norms are 1"):
+        Recipe("r", criterion("bn-scale"), schedule=before, rewind=Rewind("init"), granularity=granularity("filter"))

@@ -15,7 +15,7 @@ from prunescope.pruning.criteria.magnitude import Magnitude
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scope import Scope, Sensitivity, read_scope
+from prunescope.pruning.scope import Scope, read_scope
 from prunescope.pruning.scoring import Criterion
 from prunescope.pruning.target import TARGETS, Target
 
@@ -65,22 +65,12 @@ class Recipe:
             raise PrunescopeError(
                 f"granularity must be a Granularity, as granularity('filter') is; got {self.granularity!r}"
             )
-        self._check_target()
-        if isinstance(self.scope, Sensitivity) and (self.schedule.before_training or self.schedule.gradual):
-            raise PrunescopeError("sensitivity is measured on a trained network before it is cut: write erk or a table")
-        on_the_way = (self.schedule.density_at(0.5),) if self.schedule.gradual else ()
-        self.granularity.check((*on_the_way, *self.schedule.densities()))
-        require_sense(self.criterion, self.granularity, self.scope)
-        if self.regrow is not None and not isinstance(self.granularity, Weights):
-            raise PrunescopeError(
-                f"regrow exchanges single weights, so it does not go with granularity {self.granularity.name!r}: "
-                "leave out one of the two"
-            )
-        if self.schedule.before_training and self.rewind.to != "init":
-            raise PrunescopeError(
-                f"a network cut before training is trained from its initialisation: write rewind: {{to: init}}, "
-                f"not {self.rewind.to}"
-            )
+        if self.target not in TARGETS:
+            raise choices("target", self.target, TARGETS)
+        require_sense(
+            by=self.criterion, units=self.granularity, scope=self.scope, schedule=self.schedule, rewind=self.rewind,
+            regrow=self.regrow, target=self.target,
+        )  # fmt: skip
         if isinstance(self.ignore, str):
             raise PrunescopeError(f"ignore must be a list of names, got the text {self.ignore!r}")
         object.__setattr__(self, "ignore", tuple(self.ignore))
@@ -90,20 +80,6 @@ class Recipe:
             raise PrunescopeError(f"epochs_per_round names {given} retrainings, the schedule has {rounds} rounds")
         if self.training is not None:
             self.require_fits(self.training)
-
-    def _check_target(self) -> None:
-        if self.target not in TARGETS:
-            raise choices("target", self.target, TARGETS)
-        if self.target == "latency" and self.granularity.name != "channel":
-            raise PrunescopeError(
-                f"target latency goes with granularity: channel; dense hardware takes as long without "
-                f"{self.granularity.plural} as with them"
-            )
-        if self.target == "latency" and self.schedule.gradual:
-            raise PrunescopeError(
-                "target latency is measured, and a cubic schedule would measure it at every cut of its training: "
-                "write target: flops, or a schedule in rounds"
-            )
 
     def fitted(self, model: nn.Module, shape: tuple[int, ...]) -> Recipe:
         """With a granularity that knows the network, run on images of `shape` (C, H, W)."""
