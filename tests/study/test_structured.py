@@ -19,6 +19,7 @@ from prunescope.models.shrink import shrink
 from prunescope.models.zoo import build_model
 from prunescope.pruning.target import share_of
 from prunescope.report.build import build_report
+from prunescope.study.results import results
 from prunescope.study.store import Store
 
 RECIPES: list[dict[str, Any]] = [
@@ -135,3 +136,8 @@ def test_the_report_tells_of_the_scan(finished: Path) -> None:
 def test_what_cannot_be_is_refused_when_read(recipe: dict[str, Any], words: str) -> None:
     with pytest.raises(PrunescopeError, match=words):
         read_study(tiny(recipes=[{"name": "r", **recipe}]))
+
+
+def test_layers_are_counted_without_their_biases_and_norms(finished: Path) -> None:
+    rows = results(finished).layers
+    assert set(rows[rows["recipe"] == "channels"]["layer"]) == {"conv1.weight", "conv2.weight", "head.weight"}

@@ -47,8 +47,8 @@ class Results:
         floor: the same between dense networks that differ only in seed.
         pooled: means over seeds with t intervals, the floor and the verdict.
         history: one row per epoch.
-        layers: one row per pruned layer and checkpoint: weights (total, kept, density), `effective` density (NaN in
-            older stores), outputs (filters) and inputs, and how many of them have no kept weight.
+        layers: one row per pruned layer (not biases and norms) and checkpoint: weights (total, kept, density),
+            `effective` density (NaN in older stores), outputs (filters) and inputs, and how many of them have no kept weight.
         problems: sentences about what is missing or failed.
     """
 
@@ -198,6 +198,7 @@ def _layers(store: Store, facts: Facts, points: list[Point]) -> pd.DataFrame:
         rows += [
             {**_place(point), "checkpoint": point.checkpoint, **row, "effective": effective.get(row["layer"], np.nan)}
             for row in layer_table(read_mask(store.path(point.checkpoint)) or Mask({}))
+            if len(row["shape"]) > 1  # biases and norms go with their channels
         ]
     return pd.DataFrame(rows, columns=_LAYER)
 
