@@ -4,8 +4,9 @@
 
 Same network (random weights), images, batches and threads. Single weights are cut globally to 20 %, filters and
 channels to half of each layer. A peer's time has all that it takes to know what goes: graph, gradients, scores,
-choosing; nothing is taken out of the network. Iterated criteria cut once; `movement` takes as many steps as there are
-batches. Ratio: our time over the peer's. Where `activation` is measured differs a little.
+choosing; nothing is taken out of the network. Iterated criteria cut once, `movement` takes as many steps as there are
+batches, `obd` two probes, `obs` blocks of 8. Ratio: our time over the peer's. The peer's `activation` is measured where
+the next layer reads it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Ours:
         return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
 
     def __call__(self, name: str, units: str = "weight", **options: Any) -> None:
-        quick = {"synflow": {"iterations": 1}, "movement": {"steps": -(-len(self.images) // self.batch_size)}}
+        steps = -(-len(self.images) // self.batch_size)
+        quick = {"synflow": {"iterations": 1}, "movement": {"steps": steps}, "obd": {"probes": 2}, "obs": {"block": 8}}
         fitted = granularity(units, **options).fitted(self.model, tuple(self.images.shape[1:]))
         mask, single = whole_mask(self.model, fitted), units == "weight"
         cut(
@@ -169,7 +171,7 @@ def _pruning(ours: Ours, run: str, importance: Any) -> Run:
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def compared(contest: Contest, repeats: int, clock: Callable[[], float], patience: float = 10.0) -> list[float]:
+def compared(contest: Contest, repeats: int, clock: Callable[[], float], patience: float = 3.0) -> list[float]:
     """Median seconds of ours and of the peer, who take turns, at most `repeats` or until `patience` is through."""
     makers = [lambda: contest.ours, *([contest.peer] if contest.peer else [])]
     found: list[list[float]] = [[] for _ in makers]

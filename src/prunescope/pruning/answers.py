@@ -67,7 +67,7 @@ class Follower(TorchFunctionMode):
         super().__init__()
         self.parameters = {id(parameter): name for name, parameter in model.named_parameters()}
         self.mask, self.answered = mask, answered
-        self.called: set[str] = set()
+        self.heard: set[str] = set()
         self.scales: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -79,8 +79,8 @@ class Follower(TorchFunctionMode):
             self._close(_calls(value), value)
 
     def require_all(self) -> None:
-        """Refuse a mask of which something was not called."""
-        missing = [name for name in self.mask if name not in self.called]
+        """Refuse a mask of which something did not answer."""
+        missing = [name for name in self.mask if name not in self.heard]
         if missing:
             raise PrunescopeError(
                 f"the criterion scores weights of convolutions and linear layers by what they answer, and "
@@ -111,10 +111,7 @@ class Follower(TorchFunctionMode):
     def _begun(self, function: str, inputs: list[Any]) -> list[_Call]:
         """The call of a layer: its weight is the second argument."""
         name = self.parameters.get(id(inputs[1]), "")
-        if name not in self.mask:
-            return []
-        self.called.add(name)
-        return [_Call(name, -1 if function == "linear" else 1)]
+        return [_Call(name, -1 if function == "linear" else 1)] if name in self.mask else []
 
     def _note(self, function: str, call: _Call, inputs: list[Any]) -> None:
         """The scale of a norm, which is its first parameter. Behind a sum it would be that of others as well."""
@@ -128,6 +125,7 @@ class Follower(TorchFunctionMode):
         for call in calls:
             if call.open:
                 call.open = False
+                self.heard.add(call.name)
                 answer = value.detach().movedim(call.axis, 1)
                 self.answered(call.name, answer.flatten(2) if answer.ndim > 2 else answer[..., None])
 
