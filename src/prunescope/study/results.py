@@ -48,7 +48,8 @@ class Results:
         pooled: means over seeds with t intervals, the floor and the verdict.
         history: one row per epoch.
         layers: one row per pruned layer (not biases and norms) and checkpoint: weights (total, kept, density),
-            `effective` density (NaN in older stores), outputs (filters) and inputs, and how many of them have no kept weight.
+            `effective` density (NaN in older stores), outputs (filters) and inputs, and how many of them have no kept
+            weight.
         problems: sentences about what is missing or failed.
     """
 
