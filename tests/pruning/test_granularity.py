@@ -25,6 +25,7 @@ from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import Scope
 from prunescope.pruning.scoring import criterion, cut
+from random_nets import networks
 
 ALL = [granularity(name) for name in granularities if name not in ("weight", "n:m", "channel")]
 
@@ -105,14 +106,16 @@ def test_a_unit_stays_or_goes_and_the_best_stay(units: Granularity, scope: Scope
         assert {unit for unit in mine if stays[unit] == {True}} == set(best)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     units=st.sampled_from([*ALL, granularity("weight"), granularity("block", rows=2, columns=3)]),
     densities=st.lists(st.floats(0.05, 0.95), min_size=1, max_size=3),
     scope=st.sampled_from(["layer", "global"]),
+    model=st.one_of(st.builds(grouped), networks()),
 )
-def test_cuts_nest_and_count_exactly(units: Granularity, densities: list[float], scope: Scope) -> None:
-    model = grouped()
+def test_cuts_nest_and_count_exactly(
+    units: Granularity, densities: list[float], scope: Scope, model: nn.Module
+) -> None:
     mask = whole_mask(model, units)
     total = {name: units_in(units, model, Mask({name: kept})) for name, kept in mask.items()}
     for density in sorted(densities, reverse=True):
