@@ -11,6 +11,7 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.engine import latency
 from prunescope.engine.cost import footprint
+from prunescope.models.shrink import shrink
 from prunescope.probes import cost
 from prunescope.probes.base import measure, probe
 from prunescope.testing import tiny_data, tiny_network
@@ -69,6 +70,35 @@ def test_times_are_milliseconds_and_the_smaller_network_is_timed_beside(monkeypa
     assert {name.removeprefix("shrunk.") for name in metrics if name.startswith("shrunk.")} == {
         name for name in metrics if not name.startswith(("shrunk.", "speedup."))
     }
+
+
+def test_a_network_without_its_idle_channels_is_measured_beside() -> None:
+    model = tiny_network()
+    assert record(model).info["removal"] == "none"
+    with torch.no_grad():
+        model.conv2.weight[:, [1, 4]] = 0  # type: ignore[union-attr, operator, index]
+        model.head.weight[:, 3] = 0  # type: ignore[union-attr, operator, index]
+    found, small = record(model), shrink(model, SHAPE)
+    assert small.removed == 3
+    assert found.info["removal"] == "channels"
+    assert (
+        found.metrics["shrunk.parameters"] == footprint(small.network, SHAPE).parameters < found.metrics["parameters"]
+    )
+    assert found.metrics["shrunk.flops"] == footprint(small.network, SHAPE).flops.total < found.metrics["flops"]
+
+
+def test_a_network_that_cannot_be_followed_is_measured_as_it_is() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny_network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x if float(x.sum()) > 0 else -x)
+
+    found = record(Branching())
+    assert found.info["removal"].startswith("not known: Branching does not run")
+    assert not any(name.startswith("shrunk") for name in found.metrics)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hostile_study import RECIPE, run
 from torch import nn
 
+from prunescope.core.types import Record
 from prunescope.probes import cost as probe
 from prunescope.report.build import render
 from prunescope.report.cost import CostCell, CostTable, amount, cost_tables, size
 from prunescope.report.facts import metrics
+from prunescope.study.plan import Point
 from prunescope.study.results import Results, results
 
 
@@ -101,6 +104,24 @@ def test_the_page_says_it_honestly(found: Results) -> None:
     assert page.count("Latency: median of 6 passes on cpu, torch threads: 1, channels last") == 1
     assert "(&lt;counted&gt;)" in page
     assert not [column for column in metrics(found) if column.startswith(("cost", "<counted>"))]
+
+
+def test_the_table_says_why_no_channels_are_removed(found: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = "Some weight still reads every channel"
+    assert not any(sentence in note for note in table(found).notes)
+    plain = found.record
+
+    def told(removal: str) -> str:
+        def record(point: Point, key: str) -> Record:
+            known = plain(point, key)
+            return replace(known, info={**known.info, "removal": removal})
+
+        monkeypatch.setattr(found, "record", record)
+        return " ".join(table(found).notes)
+
+    assert sentence in told("none")
+    assert "removed is not known: it branches." in told("not known: it branches")
+    assert "removed is" not in told("channels")
 
 
 def test_without_the_probe_there_is_no_section(finished: Path) -> None:

@@ -14,6 +14,7 @@ from prunescope.engine.cost import BATCH_SIZES, Footprint, footprint
 from prunescope.engine.latency import Latency, compare_latency, latency_ratio
 from prunescope.engine.sweep import Needs, Pass
 from prunescope.metrics.statistics import Interval
+from prunescope.models.shrink import shrink
 from prunescope.probes.base import Probe, Subject, probes
 
 #: Before the metrics of the network without its removed channels.
@@ -28,7 +29,8 @@ class Cost(Probe):
     Metrics (see `engine.cost.Footprint`): `parameters`, `nonzero`, `flops` and `flops_nonzero` of one image (a
     multiplication and an addition are two), `file_bytes`, `packed_bytes`, and `memory.B` in bytes for each batch size
     B; of the network as it is, with zeros where weights are pruned. Where whole channels can be removed the same of the
-    network without them, as `shrunk.*`. No image is read.
+    network without them, as `shrunk.*`; the record's `removal` says `channels`, `none` or why it is not known. No image
+    is read.
 
     Times are of the machine and the moment: a checkpoint timed twice gives two records. As a study promises the same
     bits when it is run again, they are off unless asked for; then leave it at one worker, or cells slow each other
@@ -59,11 +61,15 @@ class Cost(Probe):
 
 
 def shrunk(model: nn.Module, shape: Sequence[int]) -> nn.Module | None:
-    """The network without the channels that are zero throughout, to be measured beside it; None when it stays whole.
+    """The network without the channels that nothing reads, to be measured beside it; None when it stays whole.
 
     The one place where the probe makes a network smaller.
+
+    Raises:
+        PrunescopeError: its channels cannot be followed.
     """
-    return None
+    found = shrink(model, tuple(shape))
+    return found.network if found.removed else None
 
 
 @dataclass
@@ -77,14 +83,17 @@ class _Gatherer:
         """Never called: no split is walked."""
 
     def finish(self) -> Record:
-        networks, small = {"": self.model}, shrunk(self.model, self.shape)
-        if small is not None:
-            networks[SHRUNK] = small
+        info: dict[str, Any] = {"flops": "a multiplication and an addition are two", "removal": "none"}
+        networks = {"": self.model}
+        try:
+            if (small := shrunk(self.model, self.shape)) is not None:
+                networks[SHRUNK], info["removal"] = small, "channels"
+        except PrunescopeError as error:
+            info["removal"] = f"not known: {error}"
         metrics: dict[str, float] = {}
         for prefix, network in networks.items():
             found = footprint(network, self.shape, batch_sizes=self.probe.batch_sizes)
             metrics |= {f"{prefix}{name}": value for name, value in _numbers(found)}
-        info: dict[str, Any] = {"flops": "a multiplication and an addition are two"}
         if self.probe.latency:
             info["timing"] = {"repeats": self.probe.repeats, "layout": "channels last"}
             for size in self.probe.batch_sizes:

@@ -79,7 +79,7 @@ def _table(found: Results, recipe: str, key: str) -> CostTable:
     shrunk = _SHRUNK if any(name.startswith(SHRUNK) for name in names) else ""
     densities = ("dense", *(percent(float(group["target"].iloc[0])) for group in rounds))
     title = recipe if key == "cost" else f"{recipe} ({key})"
-    return CostTable(title, (_MASKED + shrunk, *_timing(found, key)), densities, lines)
+    return CostTable(title, (_MASKED + shrunk, *_removal(found, recipe, key), *_timing(found, key)), densities, lines)
 
 
 def _described(name: str) -> Iterator[tuple[str, str, Callable[[float], str]]]:
@@ -104,6 +104,17 @@ def _cell(group: pd.DataFrame, dense: pd.DataFrame, column: str, write: Callable
         low, high = float(group[f"{column}.low"].min()), float(group[f"{column}.high"].max())
         return CostCell(write(value), f"{write(low)} to {write(high)}")
     return CostCell(write(value), "" if math.isnan(whole) or value == whole else percent(value / whole))
+
+
+def _removal(found: Results, recipe: str, key: str) -> Iterator[str]:
+    """Why no network without channels stands beside these, where none does."""
+    tickets = [point for point in found.points if (point.role, point.recipe) == ("ticket", recipe)]
+    told = {str(found.record(point, key).info.get("removal", "")) for point in tickets if key in point.probes}
+    if told == {"none"}:
+        yield "Some weight still reads every channel of these networks, so none can be removed."
+    for reason in sorted(told):
+        if reason.startswith("not known"):
+            yield f"Whether channels can be removed is {reason}."
 
 
 def _timing(found: Results, key: str) -> Iterator[str]:
