@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from prunescope.pruning.summary import layer_table as layer_table
     from prunescope.report.build import build_report as build_report
     from prunescope.study.drift import drift as drift
+    from prunescope.ticket.load import load_shrunk as load_shrunk
     from prunescope.ticket.prune import prune as prune
+    from prunescope.ticket.shrink import shrink_folder as shrink_folder
 
 _HOMES = {
     "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
@@ -60,7 +62,7 @@ _HOMES = {
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
     "cut": "pruning.scoring", "layer_table": "pruning.summary", "build_report": "report.build", "drift": "study.drift",
-    "prune": "ticket.prune",
+    "load_shrunk": "ticket.load", "prune": "ticket.prune", "shrink_folder": "ticket.shrink",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]

@@ -30,6 +30,31 @@ def layers_table(facts: Mapping[str, Any]) -> Table:
     return table
 
 
+def costs_table(found: Mapping[str, Any]) -> Table:
+    """What networks of one origin cost, side by side (`ticket.costs`)."""
+    from prunescope.ticket.costs import rows
+
+    title = "cost"
+    if found["latency"]:
+        title += f"; medians of {found['repeats']} passes, {found['device']}, torch threads: {found['threads']}"
+    table = _table(title, "", *found["footprints"])
+    for title, unit, values in rows(found):
+        table.add_row(title, *(_written(value, unit) for value in values))
+    return table
+
+
+def _written(value: Any, unit: str) -> str:
+    from prunescope.report.cost import amount, size
+
+    if unit in ("count", "bytes"):
+        return (amount if unit == "count" else size)(value)
+    if value is None:
+        return ""
+    scale, name = (1e3, " ms") if unit == "seconds" else (1.0, "x")
+    middle, low, high = (f"{scale * number:.3g}" for number in (value.value, value.low, value.high))
+    return f"{middle}{name} ({low} to {high})"
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):

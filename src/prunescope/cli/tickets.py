@@ -15,6 +15,11 @@ from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 
 console = Console(stderr=True)
 
+Threads = Annotated[
+    Optional[int],  # noqa: UP045 (typer reads the annotation at run time, also on Python 3.10)
+    typer.Option("--threads", min=1, help="CPU threads (default: torch's); equal numbers give equal bits."),
+]
+
 
 def prune(
     model: Annotated[
@@ -44,6 +49,7 @@ def prune(
     shape: Annotated[Optional[str], typer.Option("--shape", help="Images without data, as C,H,W: 3,32,32.")] = None,  # noqa: UP045
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal bits on a CPU.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda ...")] = "auto",
+    threads: Threads = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also print a table of the layers.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
@@ -59,7 +65,7 @@ def prune(
         zeros=zeros, rewind_weights=rewind_weights, seed=seed, device=device,  # type: ignore[arg-type]
     )  # fmt: skip
     try:
-        with warnings_said(), Rounds(console, quiet=quiet) as bars:
+        with warnings_said(), _threads(threads), Rounds(console, quiet=quiet) as bars:
             facts = run(job, out, bars.draw)
     except KeyboardInterrupt:
         say(console, f"stopped; what was done is kept in {out}: run the same command to go on", "yellow")
@@ -72,6 +78,41 @@ def prune(
     if facts["data"] is None:
         say(console, "without data, accuracy is not known")
     say(console, f"ticket: {out}", "bold")
+
+
+def shrink(
+    ticket: Annotated[Path, typer.Argument(help="A ticket's folder, or STUDY/cells/retrain-...", show_default=False)],
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="New folder (default: TICKET-shrunk).")] = None,  # noqa: UP045
+    program: Annotated[bool, typer.Option("--program/--no-program", help="Also a program of torch.export.")] = True,
+    onnx: Annotated[bool, typer.Option("--onnx/--no-onnx", help="Also an ONNX file.")] = False,
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--data", "-d", help="Images for the comparison (default: the ticket's data, if it is there)."),
+    ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", "-m", help="The network, where it is a function of your own: package.module:function."),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=0, help="Timed passes; 0: no timing.")] = 30,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads that the timing is of.")] = 1,
+) -> None:
+    """Take out the channels that nothing reads: a smaller dense network with the same outputs, checked and timed."""
+    from prunescope.cli.live import say
+    from prunescope.cli.ticket_tables import costs_table
+    from prunescope.ticket.job import read_spec
+    from prunescope.ticket.shrink import in_words, shrink_folder
+
+    folder = out or ticket.with_name(f"{ticket.resolve().name}-shrunk")
+    with warnings_said(), _threads(threads):
+        facts = shrink_folder(
+            ticket, folder, program=program, onnx=onnx, repeats=repeats,
+            data=None if data is None else read_spec(data, "data"),
+            model=None if model is None else read_spec(model, "model"),
+        )  # fmt: skip
+    Console().print(costs_table(facts["costs"]))
+    for line in in_words(facts):
+        say(console, line)
+    say(console, f"written: {folder}", "bold")
 
 
 @contextmanager
@@ -91,6 +132,19 @@ def warnings_said() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """torch's number of threads inside."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

@@ -140,3 +140,4 @@ def list_parts(
 
 
 app.command()(tickets.prune)
+app.command()(tickets.shrink)

@@ -166,13 +166,14 @@ def resize(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> nn.Modul
         module = modules.get(name)
         if module is None:
             raise PrunescopeError(f"the network has no module {name!r}: it is not the one that was shrunk")
-        if isinstance(module, nn.MultiheadAttention):
-            _set(model, name, FewHeads.of(module, range(wanted["num_heads"])))
-            continue
         for key, value in wanted.items():
             most = getattr(module, key, None)
             if not isinstance(value, int) or not isinstance(most, int) or not 0 < value <= most:
                 raise PrunescopeError(f"{name}.{key}: expected a number from 1 to {most}, got {value!r}")
+        if isinstance(module, nn.MultiheadAttention):
+            _set(model, name, FewHeads.of(module, range(wanted.get("num_heads", module.num_heads))))
+            continue
+        for key, value in wanted.items():
             setattr(module, key, value)
         for part, tensor in _sized(module):
             _replace(module, part, tensor)

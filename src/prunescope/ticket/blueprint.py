@@ -18,7 +18,7 @@ from prunescope.models.zoo import build_model
 FORMAT = 1
 _LIBRARIES = ("torchvision", "timm")
 #: Larger numbers in a file are no network's, and would only fill the memory.
-_MOST = 10**6
+_MOST, _CHANNELS = 10**6, 10**4
 #: Options that name weights: they are in a file of their own.
 _TRAINED = ("weights", "pretrained")
 
@@ -45,6 +45,8 @@ class Blueprint:
         numbers = (self.classes, *self.shape)
         if not all(0 < number <= _MOST for number in numbers):
             raise PrunescopeError(f"classes and shape must be numbers from 1 to {_MOST:,}, got {numbers}")
+        if self.shape[0] > _CHANNELS:
+            raise PrunescopeError(f"images must have channels from 1 to {_CHANNELS:,}, got {self.shape[0]:,}")
         unknown = set(self.attributes) - {"transform_input"}
         if unknown:
             raise PrunescopeError(f"attributes: a network has no {', '.join(map(repr, sorted(unknown)))} to be set")
