@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
+from prunescope.core.files import at_work
 from prunescope.core.types import Record
 from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
@@ -86,9 +87,9 @@ def test_scratch_goes_when_the_cell_is_done(store: Store) -> None:
 
 
 def test_one_run_at_a_time(store: Store) -> None:
-    with store.lock(), pytest.raises(PrunescopeError, match="another run"), Store(store.root).lock():
+    with at_work(store.root), pytest.raises(PrunescopeError, match="another run"), at_work(store.root):
         pass
-    with store.lock():
+    with at_work(store.root):
         pass
 
 

@@ -22,10 +22,7 @@ class Live:
 
     def __init__(self, console: Console, plan: Plan, *, quiet: bool = False) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(), console=console, transient=True, disable=quiet or not console.is_terminal,
-        )  # fmt: skip
+        self._progress = _bars(console, quiet)
         self._lines = not quiet and not console.is_terminal
         self._labels: dict[str, str] = {}
         self._bars: dict[str, TaskID] = {}
@@ -88,11 +85,9 @@ class Rounds:
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._lines = console, not quiet and not console.is_terminal
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console, transient=True, disable=quiet or not console.is_terminal,
-        )  # fmt: skip
-        self._rounds, self._epochs = (self._progress.add_task(name, total=None) for name in ("rounds", "  epochs"))
+        self._progress = _bars(console, quiet)
+        self._rounds = self._progress.add_task("prune", total=None, unit="rounds")
+        self._epochs = self._progress.add_task("  train", total=None, unit="epochs")
 
     def __enter__(self) -> Rounds:
         self._progress.start()
@@ -109,6 +104,13 @@ class Rounds:
         self._progress.update(self._epochs, completed=round(epoch), total=round(epochs))
         if self._lines and done and not epoch:
             say(self._console, f"[{done}/{rounds}] rounds")
+
+
+def _bars(console: Console, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(), console=console, transient=True, disable=quiet or not console.is_terminal,
+    )  # fmt: skip
 
 
 def summary(console: Console, outcome: Outcome, page: Path) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from prunescope.core.errors import PrunescopeError
 
 
@@ -112,3 +114,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """One run at a time in a folder, which is made if need be; the lock goes with the process, however it ends.
+
+    Raises:
+        PrunescopeError: another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PrunescopeError(f"another run is at work in {folder}; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
+from prunescope.core.files import at_work
 from prunescope.engine.allocator import tune_allocator
 from prunescope.study.collapse import collapse
 from prunescope.study.config import read_study
@@ -70,7 +71,7 @@ def execute(plan: Plan, root: Path, *, workers: int = 1, on_event: Listener = la
         PrunescopeError: the data cannot be read, the disk is full, or another run holds the folder.
     """
     store = Store(root)
-    with store.lock():
+    with at_work(root):
         store.tidy()
         done = _intact(plan, store, on_event)
         outcome = Outcome(cached=sorted(done))

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.files import atomic_folder, read_json, sha256, write_atomic
 from prunescope.study.plan import Cell
@@ -126,20 +124,6 @@ class Store:
         for state in (self.root / "scratch").glob("*.state"):
             if self.has(state.name.split(".")[0]):
                 state.unlink(missing_ok=True)
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """One run at a time in this folder; the lock goes with the process, however it ends."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise PrunescopeError(f"another run is at work in {self.root}; wait for it or stop it") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _failure(self, cell: Cell) -> Path:
         return self.root / "failed" / f"{cell.folder}.json"

@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prunescope.core.errors import PrunescopeError
-from prunescope.core.files import atomic_folder, read_json, write_atomic
+from prunescope.core.files import at_work, atomic_folder, read_json, write_atomic
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.study.folder import differences
 
@@ -65,20 +63,12 @@ class TicketFolder:
     @contextmanager
     def at_work(self, job: Mapping[str, Any]) -> Iterator[None]:
         """One run at a time in this folder, for this job; what a killed one left half-written is removed."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise PrunescopeError(f"another run is at work in {self.root}; wait for it or stop it") from None
-        try:
+        with at_work(self.root):
             for stray in [*self.root.glob(".*.tmp"), *self.root.glob("*/.*.tmp")]:
                 shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
             write_atomic(self.root / "job.json", json.dumps(job, indent=1))
             (self.root / "state").mkdir(exist_ok=True)
             yield
-        finally:
-            lock.release()
 
     def state(self, number: int) -> Path:
         """The file for the training of a round."""
