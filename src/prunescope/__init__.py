@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from prunescope.pruning.scoring import criterion as criterion
     from prunescope.pruning.scoring import cut as cut
     from prunescope.pruning.summary import layer_table as layer_table
+    from prunescope.pruning.zeros import own_zeros as own_zeros
     from prunescope.report.build import build_report as build_report
     from prunescope.study.drift import drift as drift
     from prunescope.ticket.load import load_shrunk as load_shrunk
@@ -61,7 +62,8 @@ _HOMES = {
     "granularity": "pruning.granularity", "rounds": "pruning.loop",
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
-    "cut": "pruning.scoring", "layer_table": "pruning.summary", "build_report": "report.build", "drift": "study.drift",
+    "cut": "pruning.scoring", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros",
+    "build_report": "report.build", "drift": "study.drift",
     "load_shrunk": "ticket.load", "prune": "ticket.prune", "shrink_folder": "ticket.shrink",
 }  # fmt: skip
 
