@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -109,6 +110,28 @@ def test_killed_and_run_again_it_gives_the_same_bits(prunescope: Any, files: dic
         assert not (out / "ticket.json").exists()
     assert prunescope(*arguments(files, out)).code == 0
     assert digests(out) == digests(tmp_path / "calm")
+
+
+def test_a_full_disk_is_said_and_what_was_done_is_kept(
+    prunescope: Any, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, whole = tmp_path / "ticket", Checkpoint.save
+
+    def full(checkpoint: Checkpoint, folder: Path) -> None:
+        if checkpoint.round == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(checkpoint, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", full)
+        ran = prunescope(*arguments(files, out, "--quiet"))
+        refused(ran, "the disk is full", "make room and run again")
+    assert (out / "rounds" / "1").is_dir()
+    assert not (out / "ticket.json").exists()
+    assert prunescope(*arguments(files, out)).code == 0
+    (out / "state").mkdir()  # as if it had been killed between its last two steps
+    assert prunescope(*arguments(files, out)).code == 0
+    assert not (out / "state").exists()
 
 
 def test_another_job_or_other_files_are_refused_and_kept(

@@ -95,7 +95,11 @@ class TicketFolder:
             write_atomic(self.root / file.name, file.read_bytes())
         shutil.rmtree(temporary)
         write_atomic(self.root / "ticket.json", json.dumps(facts, indent=1))
-        shutil.rmtree(self.root / "state")
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Of a finished ticket, remove the training states, which a run killed at its very end leaves."""
+        shutil.rmtree(self.root / "state", ignore_errors=True)
 
 
 def lasting(checkpoint: Checkpoint) -> Checkpoint:

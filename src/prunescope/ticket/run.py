@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,18 +40,24 @@ def run(job: Job, out: Path, on_progress: Progress = lambda *counts: None) -> di
     """Make the ticket that the job asks for in `out`, unless it is there; returns what `ticket.json` says.
 
     Raises:
-        PrunescopeError: the input is wrong, or `out` holds something else.
+        PrunescopeError: the input is wrong, `out` holds something else, or the disk is full.
     """
     folder, asked = TicketFolder(out), job.identity()
     folder.require(asked)
     if folder.finished:
+        folder.tidy()
         return read_ticket(out)[1]
     tune_allocator()
     material = job.load()
     asked["fingerprint"] = None if material.data is None else material.data.fingerprint
     folder.require(asked)
-    with folder.at_work(asked):
-        return _make(job, folder, material, on_progress)
+    try:
+        with folder.at_work(asked):
+            return _make(job, folder, material, on_progress)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise PrunescopeError(f"the disk is full ({out}); what was done is kept: make room and run again") from error
 
 
 def read_ticket(folder: Path) -> tuple[Blueprint, dict[str, Any]]:
