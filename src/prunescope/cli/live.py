@@ -101,7 +101,7 @@ class Rounds:
     def draw(self, done: int, rounds: int, epoch: float, epochs: float) -> None:
         """Counts as `ticket.run.Progress` gives them."""
         self._progress.update(self._rounds, completed=done, total=rounds)
-        self._progress.update(self._epochs, completed=round(epoch), total=round(epochs))
+        self._progress.update(self._epochs, completed=round(epoch), total=round(epochs) or None)
         if self._lines and done and not epoch:
             say(self._console, f"[{done}/{rounds}] rounds")
 
