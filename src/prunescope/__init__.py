@@ -20,13 +20,22 @@ if TYPE_CHECKING:
     from prunescope.data.load import load_data as load_data
     from prunescope.data.split import Dataset as Dataset
     from prunescope.data.split import Split as Split
+    from prunescope.engine.cost import cost as cost
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
+    from prunescope.engine.latency import compare_latency as compare_latency
     from prunescope.engine.train import fit as fit
     from prunescope.engine.training import Training as Training
     from prunescope.models.checkpoint import Checkpoint as Checkpoint
     from prunescope.models.density import effective_density as effective_density
+    from prunescope.models.export import export_onnx as export_onnx
+    from prunescope.models.export import export_program as export_program
+    from prunescope.models.graph import channel_graph as channel_graph
     from prunescope.models.layers import prunable as prunable
+    from prunescope.models.packed import entropy_bound as entropy_bound
+    from prunescope.models.packed import load_packed as load_packed
+    from prunescope.models.packed import save_packed as save_packed
+    from prunescope.models.shrink import shrink as shrink
     from prunescope.models.weights import load_weights as load_weights
     from prunescope.models.weights import read_weights as read_weights
     from prunescope.models.zoo import build_model as build_model
@@ -40,9 +49,12 @@ if TYPE_CHECKING:
     from prunescope.pruning.regrow import Regrow as Regrow
     from prunescope.pruning.schedule import Rewind as Rewind
     from prunescope.pruning.schedule import Schedule as Schedule
+    from prunescope.pruning.scope import Sensitivity as Sensitivity
+    from prunescope.pruning.scope import Table as Table
     from prunescope.pruning.scoring import Criterion as Criterion
     from prunescope.pruning.scoring import criterion as criterion
     from prunescope.pruning.scoring import cut as cut
+    from prunescope.pruning.sensitivity import scan as scan
     from prunescope.pruning.summary import layer_table as layer_table
     from prunescope.pruning.zeros import own_zeros as own_zeros
     from prunescope.report.build import build_report as build_report
@@ -54,17 +66,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
-    "Distillation": "engine.distillation", "Teacher": "engine.distillation", "fit": "engine.train",
-    "Training": "engine.training", "Checkpoint": "models.checkpoint",
-    "effective_density": "models.density", "prunable": "models.layers", "load_weights": "models.weights",
-    "read_weights": "models.weights", "build_model": "models.zoo", "Probe": "probes.base", "measure": "probes.base",
-    "probe": "probes.base", "gradcam_maps": "probes.gradcam",
-    "granularity": "pruning.granularity", "rounds": "pruning.loop",
-    "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
-    "Schedule": "pruning.schedule", "Criterion": "pruning.scoring", "criterion": "pruning.scoring",
-    "cut": "pruning.scoring", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros",
-    "build_report": "report.build", "drift": "study.drift",
-    "load_shrunk": "ticket.load", "prune": "ticket.prune", "shrink_folder": "ticket.shrink",
+    "cost": "engine.cost", "Distillation": "engine.distillation", "Teacher": "engine.distillation",
+    "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training", "Checkpoint":
+    "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export", "export_program":
+    "models.export", "channel_graph": "models.graph", "prunable": "models.layers", "entropy_bound": "models.packed",
+    "load_packed": "models.packed", "save_packed": "models.packed", "shrink": "models.shrink", "load_weights":
+    "models.weights", "read_weights": "models.weights", "build_model": "models.zoo", "measure": "probes.base",
+    "Probe": "probes.base", "probe": "probes.base", "gradcam_maps": "probes.gradcam", "granularity":
+    "pruning.granularity", "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Regrow": "pruning.regrow",
+    "Rewind": "pruning.schedule", "Schedule": "pruning.schedule", "Sensitivity": "pruning.scope", "Table":
+    "pruning.scope", "Criterion": "pruning.scoring", "criterion": "pruning.scoring", "cut": "pruning.scoring",
+    "scan": "pruning.sensitivity", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros", "build_report":
+    "report.build", "drift": "study.drift", "load_shrunk": "ticket.load", "prune": "ticket.prune", "shrink_folder":
+    "ticket.shrink",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]
