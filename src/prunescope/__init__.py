@@ -67,18 +67,19 @@ _HOMES = {
     "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
     "cost": "engine.cost", "Distillation": "engine.distillation", "Teacher": "engine.distillation",
-    "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training", "Checkpoint":
-    "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export", "export_program":
-    "models.export", "channel_graph": "models.graph", "prunable": "models.layers", "entropy_bound": "models.packed",
-    "load_packed": "models.packed", "save_packed": "models.packed", "shrink": "models.shrink", "load_weights":
-    "models.weights", "read_weights": "models.weights", "build_model": "models.zoo", "measure": "probes.base",
-    "Probe": "probes.base", "probe": "probes.base", "gradcam_maps": "probes.gradcam", "granularity":
-    "pruning.granularity", "rounds": "pruning.loop", "Recipe": "pruning.recipe", "Regrow": "pruning.regrow",
-    "Rewind": "pruning.schedule", "Schedule": "pruning.schedule", "Sensitivity": "pruning.scope", "Table":
-    "pruning.scope", "Criterion": "pruning.scoring", "criterion": "pruning.scoring", "cut": "pruning.scoring",
-    "scan": "pruning.sensitivity", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros", "build_report":
-    "report.build", "drift": "study.drift", "load_shrunk": "ticket.load", "prune": "ticket.prune", "shrink_folder":
-    "ticket.shrink",
+    "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training",
+    "Checkpoint": "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export",
+    "export_program": "models.export", "channel_graph": "models.graph", "prunable": "models.layers",
+    "entropy_bound": "models.packed", "load_packed": "models.packed", "save_packed": "models.packed",
+    "shrink": "models.shrink", "load_weights": "models.weights", "read_weights": "models.weights",
+    "build_model": "models.zoo", "measure": "probes.base", "Probe": "probes.base", "probe": "probes.base",
+    "gradcam_maps": "probes.gradcam", "granularity": "pruning.granularity", "rounds": "pruning.loop",
+    "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
+    "Schedule": "pruning.schedule", "Sensitivity": "pruning.scope", "Table": "pruning.scope",
+    "Criterion": "pruning.scoring", "criterion": "pruning.scoring", "cut": "pruning.scoring",
+    "scan": "pruning.sensitivity", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros",
+    "build_report": "report.build", "drift": "study.drift", "load_shrunk": "ticket.load", "prune": "ticket.prune",
+    "shrink_folder": "ticket.shrink",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]
