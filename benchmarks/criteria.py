@@ -30,8 +30,8 @@ from prunescope.core.compat import torchvision_module
 from prunescope.engine.allocator import tune_allocator
 from prunescope.models.layers import prunable
 from prunescope.pruning.granularity import granularity
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.scoring import criteria, criterion, cut
+from prunescope.pruning.turn import whole_mask
 
 WEIGHTED = [nn.Conv2d, nn.Linear]
 

@@ -29,8 +29,8 @@ from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.packed import entropy_bound, load_packed, pack
 from prunescope.models.zoo import build_model
 from prunescope.pruning.granularity import granularity
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.scoring import criterion, cut
+from prunescope.pruning.turn import whole_mask
 
 
 def pruned(name: str, density: float, unit: str) -> tuple[Mapping[str, Tensor], Mask]:

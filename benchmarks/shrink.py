@@ -20,8 +20,8 @@ from prunescope.engine.latency import Latency, compare_latency, latency_ratio
 from prunescope.models.shrink import Shrunk, shrink
 from prunescope.models.zoo import build_model
 from prunescope.pruning.granularity import granularity
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.scoring import criterion, cut
+from prunescope.pruning.turn import whole_mask
 
 SHAPE = (3, 32, 32)
 NETWORKS = {

@@ -16,11 +16,12 @@ from prunescope.models.graph import channel_graph
 from prunescope.models.shrink import shrink
 from prunescope.pruning.controls import shuffled
 from prunescope.pruning.granularities.coupled import Channels
-from prunescope.pruning.loop import rounds, whole_mask
+from prunescope.pruning.loop import rounds
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import Scope
 from prunescope.pruning.scoring import criterion, cut
+from prunescope.pruning.turn import whole_mask
 from random_nets import SHAPE, Net, lively, networks
 
 SCOPES = st.sampled_from(["global", "layer"])

@@ -14,11 +14,11 @@ from prunescope.core.mask import Mask
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.untouched import fixed_rng
 from prunescope.pruning.granularity import Granularity, granularities, granularity
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import SCOPES, Scope, layer_densities
 from prunescope.pruning.scoring import criteria, criterion, cut
+from prunescope.pruning.turn import whole_mask
 
 #: Criteria that are slow by default.
 QUICK: dict[str, dict[str, Any]] = {"synflow": {"iterations": 3}, "movement": {"steps": 3}}

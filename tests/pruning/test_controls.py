@@ -15,10 +15,10 @@ from prunescope.engine.train import fit
 from prunescope.engine.training import Training
 from prunescope.pruning.controls import shuffled, uncut
 from prunescope.pruning.criteria.magnitude import Magnitude
-from prunescope.pruning.loop import retrain
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.scoring import cut
+from prunescope.pruning.turn import retrain
 
 
 def ticket(seed: int = 0, keep: float = 0.2) -> Mask:

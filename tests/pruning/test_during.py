@@ -24,12 +24,12 @@ from prunescope.pruning.criteria.flow import SynFlow
 from prunescope.pruning.criteria.loss import Snip
 from prunescope.pruning.during import MovingMask
 from prunescope.pruning.granularity import granularities, granularity
-from prunescope.pruning.loop import first_mask
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import Sensitivity, Table
 from prunescope.pruning.scoring import criteria, criterion, criterion_batches, cut
+from prunescope.pruning.turn import first_mask
 
 CUBIC = Schedule(0.1, kind="cubic", begin="1it", end="8it", every="2it")  # cuts at 3, 5 and 7
 ONCE = Schedule(0.2, kind="one-shot", when="before-training")

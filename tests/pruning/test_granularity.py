@@ -20,11 +20,12 @@ from prunescope.engine.training import Training
 from prunescope.models.layers import prunable
 from prunescope.pruning.controls import shuffled
 from prunescope.pruning.granularity import Granularity, granularities, granularity
-from prunescope.pruning.loop import rounds, whole_mask
+from prunescope.pruning.loop import rounds
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
 from prunescope.pruning.scope import Scope
 from prunescope.pruning.scoring import criterion, cut
+from prunescope.pruning.turn import whole_mask
 from random_nets import networks
 
 ALL = [granularity(name) for name in granularities if name not in ("weight", "n:m", "channel")]

@@ -11,7 +11,7 @@ import torch
 from tiny_nets import PRUNABLE, Tiny, noise, same, state, tiny_net
 from torch import Tensor
 
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive
 from prunescope.engine.distillation import Distillation, Teacher
@@ -22,10 +22,11 @@ from prunescope.pruning.criteria.chance import Random
 from prunescope.pruning.criteria.flow import SynFlow
 from prunescope.pruning.criteria.loss import Snip
 from prunescope.pruning.criteria.magnitude import Magnitude
-from prunescope.pruning.loop import criterion_batches, cut_round, first_mask, retrain, rounds
+from prunescope.pruning.loop import rounds
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scoring import Criterion, cut
+from prunescope.pruning.scoring import Criterion, criterion_batches, cut
+from prunescope.pruning.turn import cut_round, first_mask, retrain
 
 SPLIT = noise(48)  # three steps an epoch
 TRAINING = Training(epochs=3, batch_size=16, lr=0.1, weight_decay=0.01, precision="32")
@@ -315,3 +316,13 @@ def test_criteria_that_need_data_get_training_batches() -> None:
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True))
     pixels = SPLIT.normalisation(SPLIT.images[:])
     assert all(any(torch.equal(image, pixel) for pixel in pixels) for image in first[0][0])
+
+
+def test_a_layer_that_loses_all_its_weights_is_told_of_once() -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.conv2.weight.mul_(1e-6)
+    recipe = Recipe("harsh", schedule=Schedule(density=0.1, rounds=2), rewind=Rewind("none"))
+    with pytest.warns(PrunescopeWarning) as told:
+        list(rounds(net, recipe, SPLIT, TRAINING, seed=0, device="cpu", cut_only=True))
+    assert [str(each.message) for each in told] == ["recipe 'harsh', round 1: no weights are left in conv2.weight"]

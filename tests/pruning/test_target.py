@@ -14,9 +14,9 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.engine.flops import count_flops
 from prunescope.models.shrink import shrink
 from prunescope.pruning.granularity import granularity
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.scoring import criterion, cut
 from prunescope.pruning.target import Target, share_of
+from prunescope.pruning.turn import whole_mask
 from random_nets import SHAPE, Net, lively, networks
 
 TARGETS = st.sampled_from(["parameters", "flops"])

@@ -13,8 +13,8 @@ from torch_pruning.pruner.importance import ActivationImportance, FPGMImportance
 
 from prunescope.engine.untouched import fixed_rng, untouched
 from prunescope.pruning.granularity import granularity
-from prunescope.pruning.loop import whole_mask
 from prunescope.pruning.scoring import criterion, cut
+from prunescope.pruning.turn import whole_mask
 
 WEIGHTED = [nn.Conv2d, nn.Linear]  # Torch-Pruning would count norms as well
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,89 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive
 from prunescope.data.split import Split
-from prunescope.data.training_batches import steps_per_epoch
 from prunescope.engine.distillation import Teacher
-from prunescope.engine.masking import Sparsifier, StepState
-from prunescope.engine.train import History, fit
+from prunescope.engine.masking import StepState
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.pruning.during import MovingMask
-from prunescope.pruning.granularity import Granularity
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scope import Sensitivity
-from prunescope.pruning.scoring import criterion_batches, cut
-from prunescope.pruning.sensitivity import Scan, scan
+from prunescope.pruning.turn import cut_round, first_mask, retrain, scan_round
 from prunescope.pruning.zeros import Beside, joined, present, require_prunable
-
-
-def first_mask(model: nn.Module, recipe: Recipe) -> Mask:
-    """The mask before the first round: everything that the recipe (its granularity fitted) may prune is kept."""
-    return whole_mask(model, recipe.granularity, recipe.ignore)
-
-
-def whole_mask(model: nn.Module, granularity: Granularity, ignore: Sequence[str] = ()) -> Mask:
-    """Everything kept, over the parameters that may be cut at this granularity."""
-    return Mask.dense(model, granularity.names(model, ignore))
-
-
-def cut_round(
-    model: nn.Module, mask: Mask, recipe: Recipe, *, density: float, split: Split, training: Training,
-    seed: int, device: torch.device | str = "cpu",
-) -> Mask:  # fmt: skip
-    """The next mask, by the weights that are in `model` (the end of the previous training), which stays as it is."""
-    by = recipe.criterion
-    batches = criterion_batches(split, training, seed, device) if by.needs_data else None
-    return cut(
-        model, mask, by, keep=density, scope=recipe.scope, granularity=recipe.granularity, target=recipe.target,
-        shape=split.shape, batches=batches, seed=seed,
-    )  # fmt: skip
-
-
-def scan_round(
-    model: nn.Module, mask: Mask, recipe: Recipe, split: Split, training: Training, validate: Split | None, *,
-    seed: int, device: torch.device | str = "cpu", on_layer: Callable[[int, int], None] | None = None,
-) -> Scan:  # fmt: skip
-    """How much each layer can lose, by the accuracy on `validate`."""
-    if validate is None:
-        raise PrunescopeError("scope sensitivity looks at accuracy on validation images: pass `validate`")
-    assert isinstance(recipe.scope, Sensitivity)
-    return scan(
-        model, mask, recipe.criterion, validate, options=recipe.scope, granularity=recipe.granularity,
-        batches=criterion_batches(split, training, seed, device), seed=seed, device=device, on_layer=on_layer,
-    )  # fmt: skip
-
-
-def retrain(
-    model: nn.Module,
-    mask: Mask | Sparsifier,
-    recipe: Recipe,
-    split: Split,
-    training: Training,
-    *,
-    rewind_weights: Mapping[str, Tensor] | None = None,
-    start: int | None = None,
-    order: int,
-    seed: int,
-    **options: Any,
-) -> History:
-    """Rewind `model` in place as the recipe says, and train it under the mask.
-
-    Args:
-        training: how to train (the caller resolves it: `recipe.retraining`).
-        rewind_weights: state (weights and buffers) to go back to; None keeps the weights.
-        start: optimiser step at which the schedule is entered; None: where the recipe rewinds to.
-        order: data order; rounds pass their number.
-        options: further arguments of `engine.train.fit` (state, validate, on_epoch, device ...).
-    """
-    if rewind_weights is not None:
-        model.load_state_dict(dict(rewind_weights))
-    if start is None:
-        start = recipe.rewind.start(steps_per_epoch(split, training.batch_size), training.total_steps(split))
-    return fit(model, split, training, seed=seed, mask=mask, start=start, order=order, **options)
 
 
 def rounds(
@@ -134,48 +65,92 @@ def rounds(
             before the network trains; it does not go with the network's zeros.
     """
     _check(recipe, training, rewind_weights, cut_only)
-    dense = copy.deepcopy(model.state_dict()) if recipe.schedule.independent else {}
-    recipe = recipe.fitted(model, split.shape)
-    first, start = first_mask(model, recipe), 1.0
-    if zeros:
-        first, beside = joined(first, zeros), Beside(first, zeros)
-        start, on_step = present(model, first, recipe, split.shape), (beside, *on_step)
-        require_prunable(recipe, start)
-        rewind_weights = rewind_weights and _masked(rewind_weights, zeros)
-    mask = first
-    if isinstance(recipe.scope, Sensitivity):
-        found = scan_round(model, mask, recipe, split, training, validate, seed=derive(seed, "criterion", 0))
-        recipe = replace(recipe, scope=found.table())
-    teacher = None if recipe.distill is None else Teacher(copy.deepcopy(model), recipe.distill)
-    if recipe.schedule.before_training:
-        model.load_state_dict(dict(rewind_weights or {}))
-    for number, density in enumerate(recipe.schedule.densities(start), start=1):
-        own = recipe.retraining(training, number)
+    options = {"validate": validate, "on_step": on_step, "on_epoch": on_epoch, "device": device}
+    run = _Run(model, recipe, split, training, seed, rewind_weights, zeros, options)
+    for number, density in enumerate(run.recipe.schedule.densities(run.start), start=1):
         if number <= len(done):
-            mask = _go_on(model, done[number - 1], own)
+            run.go_on(done[number - 1], number)
             continue
-        chosen = derive(seed, "criterion", number)
-        if recipe.schedule.independent:
-            mask = first
-            model.load_state_dict(dict(rewind_weights or {}) if recipe.schedule.before_training else dense)
-        if not recipe.schedule.gradual:
-            mask = cut_round(
-                model, mask, recipe, density=start if density == 1 else density, split=split, training=training,
-                seed=chosen, device=next(model.parameters()).device,
-            )  # fmt: skip
+        run.cut(number, density)
         if cut_only:
-            mask.apply_(model)
-            yield Checkpoint.of(model, mask=mask, round=number)
-            continue
-        moving = MovingMask(mask, recipe, split, own, seed=seed, number=number, begin=start) if recipe.moves else None
-        history = retrain(
-            model, moving or mask, recipe, split, own,
-            rewind_weights=None if recipe.rewind.keeps_weights else rewind_weights,
-            teacher=teacher, order=number, seed=seed, state=None if state is None else state(number),
-            validate=validate, on_step=on_step, on_epoch=on_epoch, device=device,
+            run.mask.apply_(model)
+        history = () if cut_only else run.retrain(number, None if state is None else state(number))
+        yield Checkpoint.of(model, mask=run.mask, round=number, history=history)
+
+
+class _Run:
+    """One recipe on one network: the mask so far, and what every round needs."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, split: Split, training: Training, seed: int,
+        rewind_weights: Mapping[str, Tensor] | None, zeros: Mask | None, options: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.model, self.split, self.training, self.seed, self.options = model, split, training, seed, options
+        self.recipe, self.weights = recipe.fitted(model, split.shape), rewind_weights
+        self.dense = copy.deepcopy(model.state_dict()) if recipe.schedule.independent else {}
+        self.first, self.start = first_mask(model, self.recipe), 1.0
+        if zeros:
+            self._keep(zeros)
+        self.mask = self.first
+        if isinstance(recipe.scope, Sensitivity):
+            found = scan_round(
+                model, self.mask, self.recipe, split, training, options["validate"], seed=derive(seed, "criterion", 0)
+            )
+            self.recipe = replace(self.recipe, scope=found.table())
+        self.teacher = None if recipe.distill is None else Teacher(copy.deepcopy(model), recipe.distill)
+        if recipe.schedule.before_training:
+            self._load(self.weights)
+
+    def go_on(self, done: Checkpoint, number: int) -> None:
+        """Put the network where a round left it, memory layout included: that decides the last bits of sums."""
+        done.into(self.model)
+        if self.recipe.retraining(self.training, number).channels_last and done.history:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert done.mask is not None
+        self.mask = done.mask
+
+    def cut(self, number: int, density: float) -> None:
+        """The next mask; none where the network is cut while it trains."""
+        if self.recipe.schedule.independent:
+            self.mask = self.first
+            self._load(self.weights if self.recipe.schedule.before_training else self.dense)
+        if self.recipe.schedule.gradual:
+            return
+        before = self.mask
+        self.mask = cut_round(
+            self.model, before, self.recipe, density=self.start if density == 1 else density, split=self.split,
+            training=self.training, seed=derive(self.seed, "criterion", number),
+            device=next(self.model.parameters()).device,
         )  # fmt: skip
-        mask = mask if moving is None else moving.mask
-        yield Checkpoint.of(model, mask=mask, round=number, history=history)
+        emptied = [name for name, kept in self.mask.items() if not bool(kept.any()) and bool(before[name].any())]
+        if emptied:
+            told = f"recipe {self.recipe.name!r}, round {number}: no weights are left in {', '.join(emptied)}"
+            warnings.warn(told, PrunescopeWarning, stacklevel=4)
+
+    def retrain(self, number: int, state: Path | None) -> tuple[dict[str, Any], ...]:
+        """Training under the mask, which may change on the way."""
+        own, mask = self.recipe.retraining(self.training, number), self.mask
+        moving = MovingMask(
+            mask, self.recipe, self.split, own, seed=self.seed, number=number, begin=self.start
+        ) if self.recipe.moves else None  # fmt: skip
+        history = retrain(
+            self.model, moving or mask, self.recipe, self.split, own,
+            rewind_weights=None if self.recipe.rewind.keeps_weights else self.weights,
+            teacher=self.teacher, order=number, seed=self.seed, state=state, **self.options,
+        )  # fmt: skip
+        self.mask = mask if moving is None else moving.mask
+        return history
+
+    def _keep(self, zeros: Mask) -> None:
+        """What is pruned in the network as it comes stays so."""
+        self.first, beside = joined(self.first, zeros), Beside(self.first, zeros)
+        self.start = present(self.model, self.first, self.recipe, self.split.shape)
+        self.options["on_step"] = (beside, *self.options["on_step"])
+        require_prunable(self.recipe, self.start)
+        self.weights = self.weights and _masked(self.weights, zeros)
+
+    def _load(self, weights: Mapping[str, Tensor] | None) -> None:
+        self.model.load_state_dict(dict(weights or {}))
 
 
 def _check(
@@ -197,12 +172,3 @@ def _masked(weights: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
     """A copy in which what the mask prunes is zero."""
     return {name: tensor.masked_fill(~mask[name].to(tensor.device), 0.0) if name in mask else tensor
             for name, tensor in weights.items()}  # fmt: skip
-
-
-def _go_on(model: nn.Module, done: Checkpoint, training: Training) -> Mask:
-    """Put the network where the end of a round left it, memory layout included: it decides the last bits of sums."""
-    done.into(model)
-    if training.channels_last and done.history:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert done.mask is not None
-    return done.mask

@@ -16,10 +16,10 @@ from prunescope.data.split import Dataset
 from prunescope.engine.training import Training
 from prunescope.pruning.controls import shuffled, uncut
 from prunescope.pruning.granularity import granularities
-from prunescope.pruning.loop import cut_round, first_mask, scan_round
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scope import Table
 from prunescope.pruning.sensitivity import Scan
+from prunescope.pruning.turn import cut_round, first_mask, scan_round
 from prunescope.study.config import read_recipe
 from prunescope.study.plan import Cell
 

@@ -8,7 +8,7 @@ from prunescope.core.mask import Mask
 from prunescope.data.split import Split
 from prunescope.engine.training import Training
 from prunescope.pruning.during import MovingMask
-from prunescope.pruning.loop import first_mask
+from prunescope.pruning.turn import first_mask
 from prunescope.study.config import read_recipe
 from prunescope.study.plan import Cell
 
