@@ -11,7 +11,7 @@ import pytest
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.files import at_work
 from prunescope.core.types import Record
-from prunescope.study.plan import Cell
+from prunescope.study.cell import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
 

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from prunescope.core.errors import choices
 from prunescope.pruning.scoring import Criterion
+from prunescope.study.cell import Cell
 from prunescope.study.folder import read_folder
-from prunescope.study.plan import Cell, Plan, make_plan
+from prunescope.study.plan import Plan, make_plan
 from prunescope.study.store import Store
 
 _STYLE = {"done": "green", "failed": "red", "in progress": "cyan", "waiting": "dim"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunescope.pruning.summary import Collapse, collapsed
-from prunescope.study.plan import Cell
+from prunescope.study.cell import Cell
 from prunescope.study.store import Store
 
 #: What became of the layers, for one of them and for several.

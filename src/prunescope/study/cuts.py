@@ -20,8 +20,8 @@ from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scope import Table
 from prunescope.pruning.sensitivity import Scan
 from prunescope.pruning.turn import cut_round, first_mask, scan_round
+from prunescope.study.cell import Cell
 from prunescope.study.config import read_recipe
-from prunescope.study.plan import Cell
 
 
 class Cuts:

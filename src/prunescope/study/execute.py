@@ -23,9 +23,10 @@ import torch
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.files import at_work
 from prunescope.engine.allocator import tune_allocator
+from prunescope.study.cell import Cell
 from prunescope.study.collapse import collapse
 from prunescope.study.config import read_study
-from prunescope.study.plan import Cell, Plan
+from prunescope.study.plan import Plan
 from prunescope.study.schedule import Queue
 from prunescope.study.store import Store
 from prunescope.study.study import Study

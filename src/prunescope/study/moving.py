@@ -9,8 +9,8 @@ from prunescope.data.split import Split
 from prunescope.engine.training import Training
 from prunescope.pruning.during import MovingMask
 from prunescope.pruning.turn import first_mask
+from prunescope.study.cell import Cell
 from prunescope.study.config import read_recipe
-from prunescope.study.plan import Cell
 
 
 def moving_mask(cell: Cell, model: nn.Module, mask: Mask | None, training: Training, split: Split) -> MovingMask | None:

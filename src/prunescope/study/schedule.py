@@ -6,7 +6,8 @@ import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 
-from prunescope.study.plan import Cell, Plan
+from prunescope.study.cell import Cell
+from prunescope.study.plan import Plan
 
 
 class Queue:

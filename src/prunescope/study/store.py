@@ -13,7 +13,7 @@ from typing import Any
 
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.files import atomic_folder, read_json, sha256, write_atomic
-from prunescope.study.plan import Cell
+from prunescope.study.cell import Cell
 
 
 class Store:

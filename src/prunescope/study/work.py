@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunescope import __version__
 from prunescope.core.configure import configure, named
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.core.seeds import derive, numpy_generator
+from prunescope.core.surroundings import surroundings
 from prunescope.core.types import Record
 from prunescope.data.load import load_data
 from prunescope.data.split import NAMES, Dataset
@@ -37,9 +34,9 @@ from prunescope.models.zoo import build_model
 from prunescope.probes.base import measure, probes
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.summary import layer_table
+from prunescope.study.cell import Cell
 from prunescope.study.cuts import Cuts
 from prunescope.study.moving import moving_mask
-from prunescope.study.plan import Cell
 from prunescope.study.records import load_record, save_record
 from prunescope.study.store import Store
 from prunescope.study.study import Study
@@ -258,13 +255,3 @@ class Workshop:
                 **surroundings(), "seconds": round(took, 3), "device": str(self.device),
                 "threads": torch.get_num_threads(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }  # fmt: skip
-
-
-@lru_cache(maxsize=1)
-def surroundings() -> dict[str, str]:
-    """Versions of what computes."""
-    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "scikit-learn")
-    return {
-        "prunescope": __version__, "python": platform.python_version(), "machine": platform.machine(),
-        **{name: version(name) for name in packages},
-    }  # fmt: skip

@@ -13,6 +13,7 @@ from torch import nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
+from prunescope.core.surroundings import surroundings
 from prunescope.data.split import Dataset
 from prunescope.engine.allocator import tune_allocator
 from prunescope.engine.device import pick_device
@@ -23,7 +24,6 @@ from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.density import effective_mask
 from prunescope.pruning.summary import layer_table
 from prunescope.pruning.zeros import own_zeros
-from prunescope.study.work import surroundings
 from prunescope.ticket.blueprint import FORMAT, Blueprint, read_facts
 from prunescope.ticket.folder import TicketFolder
 from prunescope.ticket.job import Job, Material

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.files import atomic_folder
 from prunescope.core.seeds import torch_generator
+from prunescope.core.surroundings import surroundings
 from prunescope.engine.cost import BATCH_SIZES
 from prunescope.engine.sweep import logits_of
 from prunescope.models.checkpoint import Checkpoint
@@ -24,7 +25,6 @@ from prunescope.models.graph import channel_graph
 from prunescope.models.packed import entropy_bound, save_packed
 from prunescope.models.shrink import shrink
 from prunescope.pruning.zeros import CHANCE
-from prunescope.study.work import surroundings
 from prunescope.ticket.blueprint import FORMAT, Blueprint
 from prunescope.ticket.costs import costs
 from prunescope.ticket.load import PACKED, WHOLE, load_shrunk
