@@ -3,7 +3,7 @@
     python examples/squeezenet.py --weights FILE --images FOLDER --classes FILE.csv --out FOLDER
 
 `FILE` is a state_dict of torchvision's squeezenet1_0; `FOLDER` holds ImageNet images, short side 256, in a folder per
-class named by its wnid; the CSV gives `index,wnid,name` of all 1,000 classes. About six minutes on one idle thread.
+class named by its wnid; the CSV gives `index,wnid,name` of all 1,000 classes. About five minutes on an idle core.
 """
 
 from __future__ import annotations
