@@ -11,6 +11,7 @@ from prunescope.pruning.granularity import granularity
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
+from prunescope.pruning.scope import Sensitivity
 from prunescope.pruning.scoring import criterion
 from prunescope.report.recipe_words import recipe_sentence
 
@@ -46,3 +47,8 @@ CUBIC = Schedule(0.1, kind="cubic")
 )  # fmt: skip
 def test_a_recipe_is_told(options: dict[str, Any], told: str) -> None:
     assert recipe_sentence(Recipe("r", **options)).replace("\u00a0", " ") == f"Recipe r: {told}"
+
+
+def test_a_scope_is_told_by_its_name() -> None:
+    recipe = Recipe("r", scope=Sensitivity(), schedule=Schedule(density=0.5, kind="one-shot"))
+    assert "magnitude pruning (sensitivity) to" in recipe_sentence(recipe)

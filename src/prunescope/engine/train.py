@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from prunescope.models.layers import evaluating
 
 #: One dictionary per epoch: epoch, step, loss, accuracy, lr, seconds, images_per_second, and val_accuracy when asked.
 History = tuple[dict[str, Any], ...]
+
+#: Of an epoch, what a second run would not give again.
+_TIMING = ("seconds", "images_per_second")
 
 
 class Diverged(PrunescopeError):  # noqa: N818 (says what happened; every error here ends otherwise)
@@ -112,6 +115,11 @@ def fit(
         if on_epoch is not None:
             on_epoch(entry)
     return tuple(history)
+
+
+def lasting(history: Iterable[Mapping[str, Any]]) -> History:
+    """Without how long it took, which is provenance: an artifact holds what a rerun gives again, bit for bit."""
+    return tuple({key: value for key, value in entry.items() if key not in _TIMING} for entry in history)
 
 
 @torch.inference_mode()

@@ -128,6 +128,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of that name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
 def require_matches(patterns: Iterable[str], parameters: Iterable[str], where: str = "ignore") -> None:
     """Refuse a pattern that stands for no parameter and no module; the message names the nearest."""
     names = list(parameters)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.models.few_heads import FewHeads
 from prunescope.models.graph import FIXED, ChannelGraph, channel_graph
-from prunescope.models.layers import CONVOLUTIONS, evaluating
+from prunescope.models.layers import CONVOLUTIONS, evaluating, replace_module
 from prunescope.models.zoo import seeded
 
 #: Largest difference of outputs, relative to the largest output, that rounding may cause.
@@ -117,7 +117,7 @@ def _cut_module(model: nn.Module, name: str, parts: Mapping[str, Mapping[int, Te
         idle = idle[idle < module.num_heads]
         kept = [head for head in range(module.num_heads) if head not in idle.tolist()]
         few = FewHeads.of(module, kept)
-        _set(model, name, few)
+        replace_module(model, name, few)
         return {"num_heads": few.num_heads}
     if isinstance(module, CONVOLUTIONS) and module.groups > 1:
         _cut_groups(module, outputs)
@@ -171,7 +171,7 @@ def resize(model: nn.Module, sizes: Mapping[str, Mapping[str, int]]) -> nn.Modul
             if not isinstance(value, int) or not isinstance(most, int) or not 0 < value <= most:
                 raise PrunescopeError(f"{name}.{key}: expected a number from 1 to {most}, got {value!r}")
         if isinstance(module, nn.MultiheadAttention):
-            _set(model, name, FewHeads.of(module, range(wanted.get("num_heads", module.num_heads))))
+            replace_module(model, name, FewHeads.of(module, range(wanted.get("num_heads", module.num_heads))))
             continue
         for key, value in wanted.items():
             setattr(module, key, value)
@@ -199,11 +199,6 @@ def _replace(module: nn.Module, part: str, tensor: Tensor) -> None:
         setattr(module, part, nn.Parameter(tensor.to(old), requires_grad=old.requires_grad))
     else:
         module.register_buffer(part, tensor.to(old))
-
-
-def _set(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunescope.core.compat import torchvision_module
 from prunescope.core.errors import PrunescopeError, choices
-from prunescope.models.layers import is_auxiliary
+from prunescope.models.layers import is_auxiliary, replace_module
 from prunescope.models.weights import load_weights, read_weights
 
 IMAGENET_CLASSES = 1000
@@ -84,7 +84,7 @@ def _replace_heads(model: nn.Module, classes: int) -> None:
     # Some networks have inner layers that are 1,000 wide by chance: of the main part only the last is the head.
     main = [pair for pair in outputs if not is_auxiliary(pair[0])][-1:]
     for name, layer in main + [pair for pair in outputs if is_auxiliary(pair[0])]:
-        _set(model, name, _resized(layer, classes))
+        replace_module(model, name, _resized(layer, classes))
     if hasattr(model, "num_classes"):
         model.num_classes = classes  # type: ignore[assignment]
 
@@ -109,7 +109,7 @@ def _replace_input(model: nn.Module, channels: int, trained: bool) -> None:
         nn.init.normal_(new.weight, std=old.weight.std().item() * sqrt(old.in_channels / channels))
     if old.bias is not None and new.bias is not None:
         new.bias.data = old.bias.data.clone()
-    _set(model, name, new)
+    replace_module(model, name, new)
     if getattr(model, "transform_input", False):
         model.transform_input = False  # type: ignore[assignment]  # it reads three channels
 
@@ -123,9 +123,9 @@ def _shrink_stem(model: nn.Module, name: str, how: bool | str) -> None:
     where, old = _first_conv(model)
     new = _like(old, kernel_size=3, stride=1, padding=1)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    _set(model, where, new)
+    replace_module(model, where, new)
     if how != "pool":
-        _set(model, pooling, nn.Identity())
+        replace_module(model, pooling, nn.Identity())
 
 
 def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -135,8 +135,3 @@ def _first_conv(model: nn.Module) -> tuple[str, nn.Conv2d]:
 def _like(conv: nn.Conv2d, **changes: Any) -> nn.Conv2d:
     same = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return nn.Conv2d(**{**{name: getattr(conv, name) for name in same}, **changes}, bias=conv.bias is not None)
-
-
-def _set(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)

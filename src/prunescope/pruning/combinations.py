@@ -9,7 +9,7 @@ from prunescope.pruning.granularities.patterns import NofM
 from prunescope.pruning.granularity import Granularity, Weights
 from prunescope.pruning.regrow import Regrow
 from prunescope.pruning.schedule import Rewind, Schedule
-from prunescope.pruning.scope import Scope, Sensitivity
+from prunescope.pruning.scope import Scope, Sensitivity, scope_name
 from prunescope.pruning.scoring import Criterion
 from prunescope.pruning.target import Target
 
@@ -48,7 +48,7 @@ def _pattern(by: Criterion, units: Granularity, scope: Scope, target: Target) ->
     if scope not in ("global", "layer"):
         yield (
             f"granularity 'n:m' keeps {units.n} of every {units.m} weights in all layers, so scope "
-            f"{getattr(scope, 'name', scope)!r} cannot give each its own share; write scope: layer"
+            f"{scope_name(scope)!r} cannot give each its own share; write scope: layer"
         )
     if by.iterations > 1:
         yield (

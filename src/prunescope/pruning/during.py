@@ -12,7 +12,7 @@ from prunescope.engine.masking import StepState
 from prunescope.engine.training import Training
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.regrow import exchanged
-from prunescope.pruning.scoring import criterion_batches, cut
+from prunescope.pruning.turn import cut_round
 
 
 class MovingMask:
@@ -58,11 +58,9 @@ class MovingMask:
 
     def _cut(self, state: StepState, density: float) -> None:
         chosen = derive(self.seeds[0], "criterion", self.seeds[1], state.step)
-        device = next(state.model.parameters()).device
-        self.mask = cut(
-            state.model, self.mask, self.recipe.criterion, keep=density, scope=self.recipe.scope,
-            granularity=self.recipe.granularity, target=self.recipe.target, shape=self.split.shape, seed=chosen,
-            batches=criterion_batches(self.split, self.training, chosen, device),
+        self.mask = cut_round(
+            state.model, self.mask, self.recipe, density=density, split=self.split, training=self.training, seed=chosen,
+            device=next(state.model.parameters()).device,
         )  # fmt: skip
 
     def _exchange(self, state: StepState, done: float) -> None:

@@ -87,6 +87,11 @@ def read_scope(spec: object, where: str) -> Scope:
 _LAST = 0.2
 
 
+def scope_name(scope: Scope) -> str:
+    """`global`, `table` ...: the name alone, for people."""
+    return scope if isinstance(scope, str) else scope.name
+
+
 def layer_densities(
     shapes: Mapping[str, Sequence[int]], density: float, scope: Scope, units: Mapping[str, int] | None = None
 ) -> dict[str, float]:

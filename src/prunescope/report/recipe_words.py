@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunescope.pruning.recipe import Recipe
+from prunescope.pruning.scope import scope_name
 from prunescope.report.places import percent
 
 
@@ -15,7 +16,7 @@ epoch 1 and retrained.
     """
     schedule = recipe.schedule
     how = _gradual if schedule.gradual else _before if schedule.before_training else _rounds
-    what = f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({recipe.scope})"
+    what = f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({scope_name(recipe.scope)})"
     amount = f"to {percent(schedule.density)} of the {recipe.counted}"
     return f"{what} {how(recipe, amount)}.{_exchange(recipe)}{_teacher(recipe)}"
 

@@ -26,7 +26,7 @@ from prunescope.data.training_batches import steps_per_epoch
 from prunescope.engine.device import pick_device
 from prunescope.engine.distillation import Distillation, Teacher
 from prunescope.engine.steps import Step
-from prunescope.engine.train import fit
+from prunescope.engine.train import fit, lasting
 from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.density import effective_mask
@@ -43,7 +43,6 @@ from prunescope.study.study import Study
 
 #: Test images kept in the store for the report's gallery, drawn by seed: the report needs no data.
 PICTURES = 200
-_TIMING = ("seconds", "images_per_second")
 
 #: Called with (units done, units in all, what they are): epochs while training, images while measuring.
 Progress = Callable[[float, float, str], None]
@@ -241,8 +240,7 @@ class Workshop:
             model, data.train, training, validate=data.val, state=self.store.scratch(cell, part), device=self.device,
             on_epoch=lambda entry: progress(entry["epoch"], training.epochs, "epochs"), **options,
         )  # fmt: skip
-        # How long it took is provenance: an artifact holds only what a rerun would give again, bit for bit.
-        return [{key: value for key, value in entry.items() if key not in _TIMING} for entry in history]
+        return lasting(history)
 
     @contextmanager
     def _writing(self, cell: Cell, seconds: float | None = None) -> Iterator[Path]:

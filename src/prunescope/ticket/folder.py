@@ -12,11 +12,9 @@ from typing import Any
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.files import at_work, atomic_folder, read_json, write_atomic
+from prunescope.engine.train import lasting
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.study.folder import differences
-
-#: Of an epoch, what a second run would not give again.
-_TIMING = ("seconds", "images_per_second")
 
 
 class TicketFolder:
@@ -84,13 +82,13 @@ class TicketFolder:
     def save_round(self, checkpoint: Checkpoint) -> None:
         """Keep a round that is not the last; its training's state is no longer needed."""
         with atomic_folder(self.root / "rounds" / str(checkpoint.round)) as folder:
-            lasting(checkpoint).save(folder)
+            _lasting(checkpoint).save(folder)
         self.state(checkpoint.round).unlink(missing_ok=True)
 
     def finish(self, checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
         """Keep the last round, and say what the ticket is."""
         temporary = self.root / ".ticket.tmp"
-        lasting(checkpoint).save(temporary)
+        _lasting(checkpoint).save(temporary)
         for file in sorted(temporary.iterdir()):
             write_atomic(self.root / file.name, file.read_bytes())
         shutil.rmtree(temporary)
@@ -102,7 +100,5 @@ class TicketFolder:
         shutil.rmtree(self.root / "state", ignore_errors=True)
 
 
-def lasting(checkpoint: Checkpoint) -> Checkpoint:
-    """Without how long its training took: an artifact holds only what a second run would give again, bit for bit."""
-    epochs = ({key: value for key, value in entry.items() if key not in _TIMING} for entry in checkpoint.history)
-    return replace(checkpoint, history=tuple(epochs))
+def _lasting(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, history=lasting(checkpoint.history))

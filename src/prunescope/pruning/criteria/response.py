@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -28,9 +29,9 @@ class _Answering(Criterion):
         return over_filters(mean_answers(model, mask, some(batches, self.n_batches), self.of), mask)
 
     @staticmethod
+    @abstractmethod
     def of(answer: Tensor) -> Tensor:
         """(B, filters, places) -> (B, filters)."""
-        raise NotImplementedError
 
 
 @criteria.register("apoz")
