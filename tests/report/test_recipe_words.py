@@ -28,6 +28,9 @@ CUBIC = Schedule(0.1, kind="cubic")
         ({"schedule": Schedule(0.2, kind="one-shot"), "rewind": Rewind("none"), "scope": "layer",
           "granularity": granularity("filter")},
          "magnitude pruning (layer) to 20 % of the filters in 1 round, after each fine-tuned and retrained."),
+        ({"schedule": Schedule(kind="one-shot", each=(0.8, 0.5, 0.2)), "rewind": Rewind("lr", "2ep")},
+         "magnitude pruning (global) to 80 %, 50 % or 20 % of the weights, each time at once from the dense network, "
+         "then its learning rate rewound to epoch 2 and retrained."),
         ({"schedule": EARLY, "rewind": Rewind("init"), "criterion": criterion("snip")},
          "snip pruning (global) to 10 % of the weights before training: the initialisation is cut and then trained."),
         ({"schedule": CUBIC, "rewind": Rewind("none")},

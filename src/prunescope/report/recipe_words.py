@@ -17,7 +17,8 @@ epoch 1 and retrained.
     schedule = recipe.schedule
     how = _gradual if schedule.gradual else _before if schedule.before_training else _rounds
     what = f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({scope_name(recipe.scope)})"
-    amount = f"to {percent(schedule.density)} of the {recipe.counted}"
+    reached = [percent(density) for density in (schedule.each or (schedule.density,))]
+    amount = f"to {' or '.join([', '.join(reached[:-1]), reached[-1]][len(reached) == 1 :])} of the {recipe.counted}"
     return f"{what} {how(recipe, amount)}.{_exchange(recipe)}{_teacher(recipe)}"
 
 
@@ -27,6 +28,8 @@ def _rounds(recipe: Recipe, amount: str) -> str:
         "late": f"its weights rewound to {_step(recipe.rewind.at)}",
         "lr": f"its learning rate rewound to {_step(recipe.rewind.at)}",
     }[recipe.rewind.to]  # fmt: skip
+    if recipe.schedule.independent:
+        return f"{amount}, each time at once from the dense network, then {weights} and retrained"
     count = len(recipe.schedule.densities())
     return f"{amount} in {count} {'round' if count == 1 else 'rounds'}, after each {weights} and retrained"
 
