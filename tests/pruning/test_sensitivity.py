@@ -10,9 +10,11 @@ from tiny_nets import PRUNABLE, noise, tiny_net
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
+from prunescope.engine.training import Training
+from prunescope.engine.untouched import untouched
 from prunescope.pruning.granularity import granularity
 from prunescope.pruning.scope import Sensitivity
-from prunescope.pruning.scoring import criterion, cut
+from prunescope.pruning.scoring import criterion, criterion_batches, cut
 from prunescope.pruning.sensitivity import Scan, scan
 
 RATES = (0.2, 0.5, 0.8)
@@ -42,6 +44,22 @@ def test_each_layer_alone_at_each_rate(count: int) -> None:
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "options"), [("synflow", {"iterations": 1}), ("movement", {"steps": 4, "lr": 1.0})])
+def test_a_criterion_that_changes_weights_does_not_change_the_scan(name: str, options: dict[str, float]) -> None:
+    model, batches = tiny_net(), criterion_batches(noise(), Training(batch_size=16), seed=0)
+    by, mask = criterion(name, **options), Mask.dense(model, PRUNABLE)
+    found = scan(model, mask, by, noise(), options=Sensitivity(rates=(0.5,)), batches=batches)
+    assert found.dense == pytest.approx(right(tiny_net(), 48))
+    with untouched(model):
+        scores = by.score(model, mask, batches=batches, seed=0)
+    for layer in PRUNABLE:
+        other = tiny_net()
+        weakest = scores[layer].flatten().argsort()[: round(0.5 * scores[layer].numel())]
+        with torch.no_grad():
+            dict(other.named_parameters())[layer].view(-1)[weakest] = 0
+        assert found.accuracy[layer][0] == pytest.approx(right(other, 48)), layer
 
 
 def test_channels_are_scanned_with_all_that_hangs_on_them() -> None:

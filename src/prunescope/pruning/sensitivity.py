@@ -96,7 +96,8 @@ def scan(
     images = split.subset(torch.arange(min(options.images, len(split)))) if options.images else split
     with untouched(model):
         mask.apply_(model)
-        scores = by.score(model, granularity.scored(mask), batches=batches, seed=seed)
+        with untouched(model):  # some criteria change the weights that they score
+            scores = by.score(model, granularity.scored(mask), batches=batches, seed=seed)
         dense = accuracy(model, images, device=device)
         cuts = [granularity.layers(granularity.keep(model, scores, mask, 1 - rate, "layer")) for rate in options.rates]
         found: dict[str, tuple[float, ...]] = {}
