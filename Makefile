@@ -12,7 +12,7 @@ test: $(VENV)/.tested  ## set everything up and pass the tests
 	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.developed  ## ruff, lint and format
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache . && $(BIN)/ruff format --no-cache --check .
 
 types: $(VENV)/.developed  ## mypy
 	$(BIN)/mypy

@@ -7,12 +7,12 @@ from collections import defaultdict
 import pytest
 import torch
 import torch_pruning as tp
-from random_nets import lively
 from torch import Tensor, nn
 
 from prunescope.core.compat import torchvision_module
 from prunescope.core.errors import PrunescopeError
 from prunescope.models.graph import FIXED, channel_graph
+from random_nets import lively
 
 Places = set[tuple[str, str, int]]
 

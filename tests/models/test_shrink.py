@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_nets import SHAPE, lively, networks
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from prunescope.models.few_heads import FewHeads
 from prunescope.models.shrink import resize, shrink
 from prunescope.pruning.granularity import granularity
 from prunescope.pruning.scoring import criterion, cut
+from random_nets import SHAPE, lively, networks
 
 PROMISED = {
     "alexnet": 64, "vgg11": 32, "resnet18": 32, "resnet50": 32, "resnext50_32x4d": 32,
