@@ -1,0 +1,1 @@
+"""Predictions of a network without one of its units, recomputing only what depends on it."""

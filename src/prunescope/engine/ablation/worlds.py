@@ -1,0 +1,123 @@
+"""Values in networks without a unit, told as differences from the values in the whole network.
+
+A *world* is one image in a network without one unit; many are computed at once. At first only one channel of a value
+differs (`Single`), behind a layer that reads it all channels do (`Full`), and behind a concatenation a block of them
+does (`Part`). Nothing is computed of what does not differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Worlds:
+    """Which image and which unit each of n worlds has.
+
+    Attributes:
+        channel: (n,) the unit: index of a channel of the layer, in runs of equal ones.
+        image: (n,) position in the chunk of images.
+        runs: (channel, first world, last world + 1) of every run.
+        whole: every run has all images of the chunk, in their order.
+        images: how many images the chunk has.
+    """
+
+    channel: Tensor
+    image: Tensor
+    runs: tuple[tuple[int, int, int], ...]
+    whole: bool
+    images: int
+
+    @classmethod
+    def grid(cls, channels: Tensor, images: int) -> Worlds:
+        """Every image without every one of these channels."""
+        runs = tuple((int(c), i * images, (i + 1) * images) for i, c in enumerate(channels.tolist()))
+        image = torch.arange(images, device=channels.device).repeat(len(channels))
+        return cls(channels.repeat_interleave(images), image, runs, True, images)
+
+    @classmethod
+    def pairs(cls, channel: Tensor, image: Tensor, images: int) -> Worlds:
+        """Single pairs, sorted by channel."""
+        values, counts = channel.unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        starts = [0, *ends[:-1]]
+        return cls(channel, image, tuple(zip(values.tolist(), starts, ends, strict=True)), False, images)
+
+    @property
+    def count(self) -> int:
+        return len(self.channel)
+
+    def of(self, base: Tensor) -> Tensor:
+        """A copy of the whole network's value for every world: (images, ...) to (n, ...)."""
+        if self.whole and len(self.runs) == 1:
+            return base.clone(memory_format=torch.preserve_format)
+        if self.whole:
+            repeated = base.unsqueeze(0).expand(len(self.runs), *base.shape)
+            out = empty(self.count, base)
+            out.view(len(self.runs), *base.shape).copy_(repeated)
+            return out
+        return torch.index_select(base, 0, self.image, out=empty(self.count, base))
+
+    def channel_of(self, base: Tensor, offset: int, axis: int, width: int = 1) -> Tensor:
+        """Every world's own channel of the whole network's value: (images, C, ...) to (n, width, ...), a copy."""
+        if axis == -1 and base.dim() > 2:
+            return base.movedim(-1, 1)[self.image, self.channel + offset].unsqueeze(-1)
+        if width > 1:
+            return base.unflatten(1, (-1, width))[self.image, self.channel + offset]
+        return base[self.image, self.channel + offset].unsqueeze(1)
+
+    def add_(self, content: Tensor, base: Tensor) -> Tensor:
+        """Add the whole network's value to every world's, in place."""
+        if self.whole:
+            content.view(len(self.runs), self.images, *content.shape[1:]).add_(base)
+            return content
+        return content.add_(base.index_select(0, self.image))
+
+
+@dataclass(frozen=True, eq=False)
+class Single:
+    """One channel differs.
+
+    Attributes:
+        content: (n, 1, ...) or, along the last axis, (n, ..., 1): what it holds instead. None: zeros.
+        offset: index of the layer's first channel in this value.
+        axis: of the channels, 1 or -1.
+        width: numbers of a channel, where maps were flattened: (n, width) is the content then.
+    """
+
+    content: Tensor | None
+    offset: int
+    axis: int
+    width: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Channels `low` to `high` (of axis 1) differ; content (n, high - low, ...), owned by no one else."""
+
+    content: Tensor
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class Full:
+    """All may differ: a tensor (n, ...), or a structure of them."""
+
+    content: Any
+
+
+World: TypeAlias = Single | Part | Full
+
+
+def empty(count: int, like: Tensor) -> Tensor:
+    """Room for so many rows like those of a tensor, in its memory format."""
+    layout = torch.channels_last if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last) else None
+    shape = (count, *like.shape[1:])
+    if layout is None:
+        return like.new_empty(shape)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
