@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from prunescope.engine.ablation.capture import parameter
 from prunescope.engine.ablation.scene import Scene
-from prunescope.engine.ablation.worlds import Full, Part, Single, World, empty
+from prunescope.engine.ablation.worlds import Full, Part, Single, World, below, empty, filled, rows
 
 
 def convolution(node: fx.Node, scene: Scene) -> World:
@@ -51,8 +51,12 @@ def _without_channel(node: fx.Node, source: fx.Node, world: Single, layer: nn.Co
     out, change = empty(worlds.count, base), _last(change)
     for channel, start, stop in worlds.runs:
         kernel = _last(layer.weight[:, channel + world.offset].unsqueeze(1))
-        rows = base if worlds.whole else base.index_select(0, worlds.image[start:stop])
-        torch.add(rows, _convolve(layer, change[start:stop], kernel), out=out[start:stop])
+        if worlds.whole:
+            torch.add(base, _convolve(layer, change[start:stop], kernel), out=out[start:stop])
+            continue
+        at = filled(start, stop, below(max(8, stop - start)))
+        given = _convolve(layer, _last(change[at]), kernel)[: stop - start]
+        torch.add(rows(base, worlds.image[start:stop]), given, out=out[start:stop])
     return out
 
 

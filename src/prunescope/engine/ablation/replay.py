@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, fx, nn
 from prunescope.engine.ablation.capture import evaluate, is_call_of
 from prunescope.engine.ablation.gates import Reading, add_gates, gate
 from prunescope.engine.ablation.rules import Rule, is_relu, is_sum, rule_of, through
-from prunescope.engine.ablation.scene import Scene
+from prunescope.engine.ablation.scene import Scene, put
 from prunescope.engine.ablation.worlds import Full, Single, Worlds
 from prunescope.engine.sweep import logits_of
 from prunescope.models.layers import CONVOLUTIONS
@@ -44,8 +45,14 @@ class Stage:
                     self.closed[reading.gate] = torch.ones(size, dtype=reference.dtype, device=reference.device)
                 self.closed[reading.gate][torch.as_tensor(channels, dtype=torch.int64) + reading.offset] = 0
 
-    def run(self, images: Tensor) -> dict[fx.Node, Any]:
-        """Values of all nodes in the whole network (without what is closed)."""
+    def run(
+        self, images: Tensor, change: Mapping[fx.Node, Callable[[fx.Node, Tensor], Tensor]] | None = None,
+    ) -> dict[fx.Node, Any]:  # fmt: skip
+        """Values of all nodes in the whole network (without what is closed).
+
+        Args:
+            change: {node: function of the node and its value, whose result takes the value's place}.
+        """
         values: dict[fx.Node, Any] = {}
         for node in self.traced.graph.nodes:
             if node.op == "placeholder" and not values:
@@ -54,6 +61,8 @@ class Stage:
             values[node] = evaluate(node, values)
             if node in self.closed:
                 values[node] = values[node] * through(self.closed[node], node, values[node])
+            if change and node in change:
+                values[node] = change[node](node, values[node])
         return values
 
     def logits(self, base: Mapping[fx.Node, Any]) -> Tensor:
@@ -83,6 +92,18 @@ class Stage:
         assert isinstance(result, Full)
         return logits_of(result.content)
 
+    def full(self, layer: str, channel: Tensor, images: Tensor) -> Tensor:
+        """Logits (n, classes) of every image (n, C, H, W) without its own channel (n,), by a full forward pass."""
+        at = {reading.gate: reading for reading in self.readings[layer]}
+        worlds = Worlds.pairs(channel, torch.arange(len(images), device=images.device), len(images))
+
+        def gone(node: fx.Node, value: Tensor) -> Tensor:
+            value = value.clone()
+            put(value, Single(None, at[node].offset, at[node].axis), worlds)
+            return value
+
+        return self.logits(self.run(images, dict.fromkeys(at, gone))).float()
+
 
 class Plan:
     """What has to run again when a channel of a layer is gone.
@@ -91,6 +112,7 @@ class Plan:
         nodes: in their order.
         done: {node: values that nothing reads after it}.
         spare: {node: its inputs that it may write over}.
+        largest: numbers per image of the largest value.
     """
 
     def __init__(self, traced: fx.GraphModule, readings: Sequence[Reading]) -> None:
@@ -101,6 +123,7 @@ class Plan:
             if node in gates or ("size" not in node.meta and not touched.isdisjoint(node.all_input_nodes)):
                 touched.add(node)
                 self.nodes.append(node)
+        self.largest = max(prod(node.meta["shape"][1:]) for node in self.nodes if node.meta["shape"])
         owner: dict[fx.Node, fx.Node] = {}  # a gate hands on what it is given
         last: dict[fx.Node, fx.Node] = {}
         for node in self.nodes:

@@ -44,7 +44,7 @@ class Worlds:
         """Single pairs, sorted by channel."""
         values, counts = channel.unique_consecutive(return_counts=True)
         ends = counts.cumsum(0).tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         return cls(channel, image, tuple(zip(values.tolist(), starts, ends, strict=True)), False, images)
 
     @property
@@ -60,7 +60,7 @@ class Worlds:
             out = empty(self.count, base)
             out.view(len(self.runs), *base.shape).copy_(repeated)
             return out
-        return torch.index_select(base, 0, self.image, out=empty(self.count, base))
+        return rows(base, self.image)
 
     def channel_of(self, base: Tensor, offset: int, axis: int, width: int = 1) -> Tensor:
         """Every world's own channel of the whole network's value: (images, C, ...) to (n, width, ...), a copy."""
@@ -75,7 +75,7 @@ class Worlds:
         if self.whole:
             content.view(len(self.runs), self.images, *content.shape[1:]).add_(base)
             return content
-        return content.add_(base.index_select(0, self.image))
+        return content.add_(rows(base, self.image))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,3 +121,24 @@ def empty(count: int, like: Tensor) -> Tensor:
     if layout is None:
         return like.new_empty(shape)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def rows(base: Tensor, index: Tensor) -> Tensor:
+    """A copy of some rows, in the tensor's memory format, which indexing would not keep."""
+    if base.dim() == 4 and base.is_contiguous(memory_format=torch.channels_last):
+        return base.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return base.index_select(0, index)
+
+
+def below(count: int) -> int:
+    """The largest power of two that is not above a number."""
+    return 1 << (count.bit_length() - 1)
+
+
+def filled(start: int, stop: int, step: int) -> Tensor:
+    """Indices from `start` to `stop`, the last one again and again until there are a multiple of `step`.
+
+    Convolutions are compiled for each number of images that they meet, which takes longer than running them.
+    """
+    count = -(-(stop - start) // step) * step
+    return torch.arange(start, start + count).clamp_(max=stop - 1)

@@ -1,0 +1,151 @@
+"""Who decides what a network says in a world: exactly, or in low precision where that is precise enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.core.seeds import torch_generator
+from prunescope.engine.ablation.capture import capture
+from prunescope.engine.ablation.chunk import Chunk
+from prunescope.engine.ablation.replay import Stage
+
+#: Differences between logits that may be rounding, as a share of the largest logit of the whole network.
+ROUNDING = 1e-4
+#: Worlds a layer on which the error of low precision is measured, and by how much its largest is exceeded.
+SAMPLE, SAFETY = 256, 2.0
+
+
+def gap(logits: Tensor) -> Tensor:
+    """Distance (n,) between the two largest logits."""
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
+
+
+def error_of_gaps(exact: Tensor, other: Tensor) -> float:
+    """The most by which the gap between the largest of the other logits and any logit is wrong."""
+    difference = exact - other
+    return float((difference - difference.gather(1, other.argmax(1, keepdim=True))).abs().amax())
+
+
+class Exact:
+    """Float32 replays; what is within rounding of a tie is decided by a full forward pass of the unfolded network.
+
+    Attributes:
+        redone: how many worlds were.
+    """
+
+    def __init__(self, model: nn.Module, shape: tuple[int, ...], close: Callable[[Stage], None]) -> None:
+        self.stage, self.plain = Stage(capture(model, shape)), Stage(capture(model, shape, fold=False))
+        for stage in (self.stage, self.plain):
+            stage.traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            close(stage)
+        self.redone = 0
+        self.chunk: Chunk | None = None
+
+    def look_at(self, images: Tensor) -> Chunk:
+        """Go on to other images."""
+        self.chunk = Chunk.of(self.stage, images)
+        return self.chunk
+
+    def begin_layer(self) -> None:
+        """Forget what worlds of another layer shared."""
+        assert self.chunk is not None
+        self.chunk.rests.clear()
+
+    def decide(self, layer: str, channel: Tensor, image: Tensor | None = None) -> Tensor:
+        """Logits (n, classes) of every world; their largest is that of a full forward pass.
+
+        Args:
+            channel: (n,) of every world, sorted; with `image` None: channels, each without every image.
+        """
+        assert self.chunk is not None
+        logits = replayed(self.stage, self.chunk, layer, channel, image)
+        channel, image = named(channel, image, len(self.chunk))
+        near = (gap(logits) <= ROUNDING * self.chunk.logits.abs().amax()).nonzero().squeeze(1)
+        self.redone += len(near)
+        for at in near.split(64) if len(near) else ():
+            logits[at] = self.plain.full(layer, channel[at], self.chunk.images[image[at]])
+        return logits
+
+
+def replayed(stage: Stage, chunk: Chunk, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
+    """Logits (n, classes), float32, of a stage's replays."""
+    tiles = chunk.tiles(stage, layer, channel, image)
+    found = [stage.replay(layer, worlds, chunk.base, chunk.rests)[:count].float() for count, worlds in tiles]
+    return torch.cat(found) if found else chunk.logits[:0]
+
+
+def named(channel: Tensor, image: Tensor | None, images: int) -> tuple[Tensor, Tensor]:
+    """Channel and image of every world."""
+    if image is not None:
+        return channel, image
+    return channel.repeat_interleave(images), torch.arange(images, device=channel.device).repeat(len(channel))
+
+
+class LowPrecision:
+    """bfloat16 replays; float32 ones where the two largest logits are nearer than the error that was measured.
+
+    Of a logit only its change is taken in low precision, which is more exact: the whole network's own errors drop out.
+    The error of a gap is measured on worlds of the first images, for each layer; `SAFETY` times the largest is the
+    tolerance. Every world that is decided again is a further measurement, and may raise it.
+
+    Attributes:
+        screened: how many worlds were decided again.
+        tolerance: {layer: gap that is trusted}.
+        surprises: how many of those decided again were wrong by more than the tolerance.
+    """
+
+    def __init__(self, exact: Exact, model: nn.Module, shape: tuple[int, ...], close: Callable[[Stage], None]) -> None:
+        self.exact, self.stage = exact, Stage(capture(model, shape))
+        self.stage.traced.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        close(self.stage)
+        self.screened = self.surprises = 0
+        self.tolerance: dict[str, float] = {}
+
+    @property
+    def redone(self) -> int:
+        return self.exact.redone
+
+    def look_at(self, images: Tensor) -> Chunk:
+        """Go on to other images; the values are those of float32."""
+        self.chunk = Chunk.of(self.stage, images)
+        return self.exact.look_at(images)
+
+    def begin_layer(self) -> None:
+        """Forget what worlds of another layer shared."""
+        self.chunk.rests.clear()
+        self.exact.begin_layer()
+
+    def decide(self, layer: str, channel: Tensor, image: Tensor | None = None) -> Tensor:
+        """Logits (n, classes) of every world, as `Exact.decide`."""
+        if layer not in self.tolerance:
+            self._measure(layer)
+        logits = self._low(layer, channel, image)
+        near = (gap(logits) <= self.tolerance[layer]).nonzero().squeeze(1)
+        if len(near):
+            self.screened += len(near)
+            channel, image = named(channel, image, len(self.chunk))
+            again = self.exact.decide(layer, channel[near], image[near])
+            error = error_of_gaps(again, logits[near])
+            self.surprises += int(error > self.tolerance[layer])
+            self.tolerance[layer] = max(self.tolerance[layer], SAFETY * error)
+            logits[near] = again
+        return logits
+
+    def _low(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
+        assert self.exact.chunk is not None
+        change = replayed(self.stage, self.chunk, layer, channel, image)
+        _, image = named(channel, image, len(self.chunk))
+        return change.sub_(self.chunk.logits[image]).add_(self.exact.chunk.logits[image])
+
+    def _measure(self, layer: str) -> None:
+        assert self.exact.chunk is not None
+        count, images = self.stage.channels[layer], len(self.chunk)
+        generator = torch_generator(0, "low precision", layer)
+        chosen = torch.randperm(count * images, generator=generator)[:SAMPLE].sort().values
+        channel, image = chosen // images, chosen % images
+        exact = replayed(self.exact.stage, self.exact.chunk, layer, channel, image)
+        self.tolerance[layer] = SAFETY * error_of_gaps(exact, self._low(layer, channel, image))
