@@ -1,0 +1,1 @@
+"""What every filter of a network sees: its best patches, and what in them it answers to."""
