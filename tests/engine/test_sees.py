@@ -75,7 +75,7 @@ def activation(model: nn.Module, layer: str, split: Split, pixels: Any) -> Tenso
 
 def looked(model: nn.Module, split: Split, **options: Any) -> dict[str, LayerView]:
     layers = options.pop("layers", None)
-    return {view.layer: view for view in what_filters_see(model, split, layers, Look(**options))}
+    return {view.layer: view for view in what_filters_see(model, split, layers, options=Look(**options))}
 
 
 @pytest.mark.parametrize("batch_size", [4, 64])
@@ -197,6 +197,13 @@ def test_what_lies_behind_the_layer_runs_in_the_first_pass_only(model: nn.Sequen
     looked(model, images(), layers=["0"], batch_size=5)
     handle.remove()
     assert ran == [4, 5, 5, 2]  # four on their way through the receptive fields
+
+
+def test_progress_counts_images(model: nn.Sequential) -> None:
+    seen: list[int] = []
+    list(what_filters_see(model, images(), ["0", "3"], options=Look(k=2, batch_size=5), on_batch=seen.append))
+    assert sum(seen) == 12 + 2 * 6 + 2 * 5
+    assert max(seen) == 5
 
 
 def test_the_network_is_left_as_it_was_and_seeds_decide(model: nn.Sequential) -> None:

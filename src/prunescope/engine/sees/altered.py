@@ -42,6 +42,7 @@ def answers(
     images: Tensor,
     normalisation: Normalisation,
     places: tuple[Tensor, Tensor, Tensor],
+    *,
     device: torch.device | str,
 ) -> Array:
     """Activations (B,) of one layer, for each image at its own (channels, rows, columns).
