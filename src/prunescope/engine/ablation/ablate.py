@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +11,11 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
+from prunescope.engine.ablation.answers import Ablation, Effort
 from prunescope.engine.ablation.chunk import TILE, Chunk, bytes_per_image
 from prunescope.engine.ablation.deciders import Exact, LowPrecision, named
 from prunescope.engine.ablation.linear_screen import LinearScreen
-from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.untouched import untouched
-
-Precision = Literal["32", "bf16"]
 
 #: Logits that are kept at once.
 _LOGITS = 4 * 2**20
@@ -26,120 +23,76 @@ _LOGITS = 4 * 2**20
 _LIVE = 6
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is computed, and how.
+def ablate(model: nn.Module, split: Split, *, effort: Effort | None = None, **options: Any) -> Ablation:
+    """Predictions for every image of the split without every unit, one at a time: `Ablator` for a single question.
 
-    Attributes:
-        precision: of replays: `32`, or `bf16` with float32 where that is not sure.
-        screen: leave out worlds whose class stays for sure by the first derivative. Faster by far on trained networks;
-            calibrated on the run itself, not proven.
-        audit: how many of the worlds that were left out are run afterwards.
-        memory: bytes that values may take; more means larger batches of images.
+    >>> model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    >>> images = torch.randint(0, 255, (5, 1, 4, 4), dtype=torch.uint8)
+    >>> split = Split(images, torch.tensor([0, 1, 0, 1, 1]), [str(i) for i in range(5)], ("a", "b"))
+    >>> ablate(model, split).predicted.shape
+    torch.Size([3, 5])
+
+    Args:
+        options: `seed` and `device` of `Ablator`; `layers`, `gone` and `on_worlds` of `Ablator.run`.
     """
-
-    precision: Precision = "32"
-    screen: bool = False
-    audit: int = 1000
-    memory: int = 256 * 2**20
-
-    def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise choices("precision", self.precision, get_args(Precision))
-        if self.audit < 0 or self.memory < 1:
-            raise PrunescopeError(f"audit and memory are counts, got {self.audit} and {self.memory}")
+    own = {key: options.pop(key) for key in ("seed", "device") if key in options}
+    return Ablator(model, split, effort=effort, **own).run(**options)
 
 
-@dataclass(frozen=True, eq=False)
-class Ablation:
-    """What a network says without each of its units.
-
-    Attributes:
-        layers: {layer: (channels,) that were taken out, one by one}, in the order of the rows of what follows.
-        dense: int16 (images,) predictions with all units.
-        predicted: int16 (units, images).
-        drop: float64 (units, classes): by how much the logarithm of the true class's probability falls, summed over the
-            images of each class. As exact as the effort: first order where a world was left out.
-        worlds: how many there are, units x images.
-        redone: how many predictions were within rounding of a tie and come from a full forward pass.
-        screened: how many were not sure in low precision and were made again in float32.
-        passed: how many worlds were left out by the first derivative.
-        audited, wrong: how many of these were run afterwards, and in how many the class does change.
-        surprises: measurements in which an error was larger than its tolerance.
-    """
-
-    layers: Mapping[str, Tensor]
-    dense: Tensor
-    predicted: Tensor
-    drop: Tensor
-    worlds: int
-    redone: int = 0
-    screened: int = 0
-    passed: int = 0
-    audited: int = 0
-    wrong: int = 0
-    surprises: int = 0
-
-    def rows(self, layer: str) -> slice:
-        """The rows of one layer."""
-        start = 0
-        for name, channels in self.layers.items():
-            if name == layer:
-                return slice(start, start + len(channels))
-            start += len(channels)
-        raise choices("layer", layer, self.layers)
-
-
-def ablate(
-    model: nn.Module,
-    split: Split,
-    *,
-    layers: Mapping[str, Sequence[int]] | Sequence[str] | None = None,
-    gone: Mapping[str, Sequence[int]] | None = None,
-    effort: Effort | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    on_worlds: Callable[[int], None] | None = None,
-) -> Ablation:
-    """Predictions for every image of the split without every unit, one at a time.
+class Ablator:
+    """A network and images, ready to be asked what happens without units.
 
     A unit is a channel of a convolution or an output of a linear layer. Taken out, it is zero where it is read: after
     norm, activation and pooling, at the input of every convolution, linear layer or sum behind it, so that neither
     biases nor norms leak. Each prediction is that of a full forward pass (with `Effort.screen`: as far as calibrated).
 
-    Args:
-        layers: names of layers, or {layer: channels}; None: all that have readers within the network.
-        gone: {layer: channels} that are out in all of this, dense predictions included.
-        on_worlds: called with the number of worlds that are done since the last call.
+    The network is captured once, as a copy: what happens to the model afterwards is not seen.
 
     Raises:
         Untraceable: torch.fx cannot follow the network.
-        PrunescopeError: an unknown layer, channel or label; values that are not finite; too little memory.
+        PrunescopeError: too little memory (says how much is enough).
     """
-    effort = effort or Effort()
-    with untouched(model.to(device)):
-        run = _Run(model, split, effort, gone or {}, seed)
+
+    def __init__(
+        self, model: nn.Module, split: Split, *, effort: Effort | None = None, seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        self.split, self.effort, self.seed, self.device = split, effort or Effort(), seed, device
+        with untouched(model.to(device)):
+            self.exact = Exact(model, split.shape)
+            low = LowPrecision(self.exact, model, split.shape) if self.effort.precision == "bf16" else None
+        self.decider: Exact | LowPrecision = low or self.exact
+        self.batch_size = self._batch_size()
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """{layer: how many units}, of all layers that have readers within the network."""
+        return self.exact.stage.channels
+
+    def run(
+        self,
+        layers: Mapping[str, Sequence[int]] | Sequence[str] | None = None,
+        *,
+        gone: Mapping[str, Sequence[int]] | None = None,
+        on_worlds: Callable[[int], None] | None = None,
+    ) -> Ablation:
+        """Take out every unit, one at a time.
+
+        Args:
+            layers: names of layers, or {layer: channels}; None: all.
+            gone: {layer: channels} that are out in all of this, dense predictions included.
+            on_worlds: called with the number of worlds that are done since the last call.
+
+        Raises:
+            PrunescopeError: an unknown layer or channel, or logits that are not finite.
+        """
+        wanted, out = self._chosen(layers), self._chosen(gone or {})
+        self.decider.begin(out)
         with torch.inference_mode():
-            return run.all(run.chosen(layers), device, on_worlds)
+            return _Run(self, wanted).all(on_worlds)
 
-
-class _Run:
-    """One call of `ablate`."""
-
-    def __init__(self, model: nn.Module, split: Split, effort: Effort, gone: Mapping[str, Sequence[int]], seed: int):
-        def close(stage: Stage) -> None:
-            stage.close(gone)
-
-        self.split, self.effort, self.generator = split, effort, torch_generator(seed, "ablation")
-        self.exact = Exact(model, split.shape, close)
-        low = effort.precision == "bf16"
-        self.decider = LowPrecision(self.exact, model, split.shape, close) if low else self.exact
-        self.screen = LinearScreen(self.exact.stage) if effort.screen else None
-        self.left_out: list[tuple[str, Tensor, Tensor]] = []
-        self.audited = self.wrong = 0
-
-    def chosen(self, layers: Mapping[str, Sequence[int]] | Sequence[str] | None) -> dict[str, Tensor]:
-        known = self.exact.stage.channels
+    def _chosen(self, layers: Mapping[str, Sequence[int]] | Sequence[str] | None) -> dict[str, Tensor]:
+        known = self.channels
         wanted = known if layers is None else layers
         found = {}
         for name in wanted:
@@ -152,13 +105,37 @@ class _Run:
             found[name] = channels.sort().values
         return found
 
-    def all(
-        self, layers: dict[str, Tensor], device: torch.device | str, on_worlds: Callable[[int], None] | None
-    ) -> Ablation:  # fmt: skip
+    def _batch_size(self) -> int:
+        stage, low = self.exact.stage, self.effort.precision == "bf16"
+        each = bytes_per_image(stage) * (1.5 if low else 1) * (3 if self.effort.screen else 1)
+        work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
+        room = self.effort.memory - work
+        if room < each:
+            raise PrunescopeError(
+                f"memory of {self.effort.memory:,} bytes is too little for one image without one unit: "
+                f"allow at least {int(work + each):,}"
+            )
+        return int(min(room // each, 64))
+
+
+class _Run:
+    """One call of `Ablator.run`."""
+
+    def __init__(self, of: Ablator, layers: dict[str, Tensor]) -> None:
+        self.of, self.layers, self.split, self.effort = of, layers, of.split, of.effort
+        self.exact, self.decider = of.exact, of.decider
+        self.screen = LinearScreen(self.exact.stage) if self.effort.screen else None
+        self.generator = torch_generator(of.seed, "ablation")
+        self.left_out: list[tuple[str, Tensor, Tensor]] = []
+        self.audited = self.wrong = 0
+
+    def all(self, on_worlds: Callable[[int], None] | None) -> Ablation:
+        """Images outside, layers inside: the values of the whole network are needed for some images only."""
+        layers = self.layers
         units, images, classes = sum(map(len, layers.values())), len(self.split), len(self.split.classes)
         predicted = torch.empty(units, images, dtype=torch.int16)
         dense, drop = torch.empty(images, dtype=torch.int16), torch.zeros(units, classes, dtype=torch.float64)
-        for index, x, y in self.split.batches(self._batch(), device):
+        for index, x, y in self.split.batches(self.of.batch_size, self.of.device):
             chunk = self.decider.look_at(x)
             self._require_finite(chunk, index)
             dense[index] = chunk.logits.argmax(1).to(torch.int16)
@@ -174,6 +151,8 @@ class _Run:
                 at += len(channels)
                 if on_worlds is not None:
                     on_worlds(said.numel())
+            if self.screen is not None:
+                self.screen.images += len(chunk)
             self._audit(chunk)
         return Ablation(
             layers, dense, predicted, drop, units * images, self.decider.redone, getattr(self.decider, "screened", 0),
@@ -231,18 +210,6 @@ class _Run:
             self.wrong += int((said != chunk.logits.argmax(1)[image]).sum())
             self.audited += len(said)
         self.left_out.clear()
-
-    def _batch(self) -> int:
-        stage, low = self.exact.stage, self.effort.precision == "bf16"
-        each = bytes_per_image(stage) * (1.5 if low else 1) * (3 if self.effort.screen else 1)
-        work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
-        room = self.effort.memory - work
-        if room < each:
-            raise PrunescopeError(
-                f"memory of {self.effort.memory:,} bytes is too little for one image without one unit: "
-                f"allow at least {int(work + each):,}"
-            )
-        return int(min(room // each, 64))
 
     def _require_finite(self, chunk: Chunk, index: Tensor) -> None:
         broken = ~chunk.logits.isfinite().all(1)

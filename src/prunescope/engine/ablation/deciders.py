@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,18 @@ class Exact:
         redone: how many worlds were.
     """
 
-    def __init__(self, model: nn.Module, shape: tuple[int, ...], close: Callable[[Stage], None]) -> None:
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
         self.stage, self.plain = Stage(capture(model, shape)), Stage(capture(model, shape, fold=False))
         for stage in (self.stage, self.plain):
             stage.traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            close(stage)
         self.redone = 0
         self.chunk: Chunk | None = None
+
+    def begin(self, gone: Mapping[str, Tensor]) -> None:
+        """Start counting anew, without these channels."""
+        self.redone = 0
+        for stage in (self.stage, self.plain):
+            stage.close(gone)
 
     def look_at(self, images: Tensor) -> Chunk:
         """Go on to other images."""
@@ -98,12 +103,18 @@ class LowPrecision:
         surprises: how many of those decided again were wrong by more than the tolerance.
     """
 
-    def __init__(self, exact: Exact, model: nn.Module, shape: tuple[int, ...], close: Callable[[Stage], None]) -> None:
+    def __init__(self, exact: Exact, model: nn.Module, shape: tuple[int, ...]) -> None:
         self.exact, self.stage = exact, Stage(capture(model, shape))
         self.stage.traced.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        close(self.stage)
         self.screened = self.surprises = 0
         self.tolerance: dict[str, float] = {}
+
+    def begin(self, gone: Mapping[str, Tensor]) -> None:
+        """Start counting and measuring anew, without these channels."""
+        self.screened = self.surprises = 0
+        self.tolerance = {}
+        self.stage.close(gone)
+        self.exact.begin(gone)
 
     @property
     def redone(self) -> int:

@@ -43,6 +43,7 @@ class LinearScreen:
 
     @property
     def ready(self) -> bool:
+        """Whether enough images were run in full."""
         return self.images >= CALIBRATION
 
     @torch.inference_mode(False)
@@ -65,7 +66,6 @@ class LinearScreen:
             for node, slope in zip(nodes, slopes, strict=True):
                 totals[node].append(_per_channel(slope * values[node].detach(), node.meta["axis"]))
         self.changes: Mapping[fx.Node, Tensor] = {node: -torch.stack(found, -1) for node, found in totals.items()}
-        self.images += len(images)
 
     def logits(self, layer: str, channels: Tensor) -> Tensor:
         """First-order logits (channels, images, followed classes)."""

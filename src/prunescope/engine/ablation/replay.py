@@ -34,7 +34,7 @@ class Stage:
         self.closed: dict[fx.Node, Tensor] = {}
         self.plans: dict[str, Plan] = {name: Plan(traced, found) for name, found in self.readings.items()}
 
-    def close(self, gone: Mapping[str, Sequence[int]]) -> None:
+    def close(self, gone: Mapping[str, Tensor]) -> None:
         """From now on these channels of these layers are gone in every world, and in the whole network."""
         self.closed = {}
         reference = next(self.traced.parameters())
@@ -43,7 +43,7 @@ class Stage:
                 if reading.gate not in self.closed:
                     size = reading.gate.meta["shape"][reading.axis]
                     self.closed[reading.gate] = torch.ones(size, dtype=reference.dtype, device=reference.device)
-                self.closed[reading.gate][torch.as_tensor(channels, dtype=torch.int64) + reading.offset] = 0
+                self.closed[reading.gate][channels + reading.offset] = 0
 
     def run(
         self, images: Tensor, change: Mapping[fx.Node, Callable[[fx.Node, Tensor], Tensor]] | None = None,

@@ -1,0 +1,77 @@
+"""What ablation is asked to spend, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from prunescope.core.errors import PrunescopeError, choices
+
+Precision = Literal["32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed, and how.
+
+    Attributes:
+        precision: of replays: `32`, or `bf16` with float32 where that is not sure.
+        screen: leave out worlds whose class stays for sure by the first derivative. Faster by far on trained networks;
+            calibrated on the run itself, not proven.
+        audit: how many of the worlds that were left out are run afterwards.
+        memory: bytes that values may take; more means larger batches of images.
+    """
+
+    precision: Precision = "32"
+    screen: bool = False
+    audit: int = 1000
+    memory: int = 512 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise choices("precision", self.precision, get_args(Precision))
+        if self.audit < 0 or self.memory < 1:
+            raise PrunescopeError(f"audit and memory are counts, got {self.audit} and {self.memory}")
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """What a network says without each of its units.
+
+    Attributes:
+        layers: {layer: (channels,) that were taken out, one by one}, in the order of the rows of what follows.
+        dense: int16 (images,) predictions with all units.
+        predicted: int16 (units, images).
+        drop: float64 (units, classes): by how much the logarithm of the true class's probability falls, summed over the
+            images of each class. As exact as the effort: first order where a world was left out.
+        worlds: how many there are, units x images.
+        redone: how many predictions were within rounding of a tie and come from a full forward pass.
+        screened: how many were not sure in low precision and were made again in float32.
+        passed: how many worlds were left out by the first derivative.
+        audited, wrong: how many of these were run afterwards, and in how many the class does change.
+        surprises: measurements in which an error was larger than its tolerance.
+    """
+
+    layers: Mapping[str, Tensor]
+    dense: Tensor
+    predicted: Tensor
+    drop: Tensor
+    worlds: int
+    redone: int = 0
+    screened: int = 0
+    passed: int = 0
+    audited: int = 0
+    wrong: int = 0
+    surprises: int = 0
+
+    def rows(self, layer: str) -> slice:
+        """The rows of one layer."""
+        start = 0
+        for name, channels in self.layers.items():
+            if name == layer:
+                return slice(start, start + len(channels))
+            start += len(channels)
+        raise choices("layer", layer, self.layers)
