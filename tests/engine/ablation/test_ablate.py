@@ -1,0 +1,245 @@
+"""Every prediction without a unit beside a full forward pass in which hooks zero that unit's channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prunescope.core.compat import torchvision_module
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.seeds import torch_generator
+from prunescope.data.split import Split
+from prunescope.engine.ablation import chunk, deciders, linear_screen
+from prunescope.engine.ablation.ablate import Ablator, ablate
+from prunescope.engine.ablation.answers import Ablation, Effort
+from prunescope.engine.untouched import fixed_rng
+from prunescope.models.zoo import build_model
+
+CLASSES = 6
+
+
+def split(count: int = 20, side: int = 32, channels: int = 3) -> Split:
+    generator = torch_generator(0, "ablate", count)
+    images = torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator)
+    return Split(images, labels, np.arange(count).astype(str), tuple("abcdef"))
+
+
+def lively(make: Callable[[], nn.Module]) -> nn.Module:
+    """Norms and heads that do something."""
+    with fixed_rng():
+        torch.manual_seed(0)
+        model = make()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.data.uniform_(0.5, 1.5)
+                module.bias.data.normal_(0, 0.3)
+                module.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    return model.eval()
+
+
+def resnet20() -> nn.Module:
+    return lively(lambda: build_model("resnet20", classes=CLASSES, channels=3, seed=0))
+
+
+def alexnet() -> nn.Module:
+    return lively(lambda: torchvision_module().models.alexnet(num_classes=CLASSES))
+
+
+def googlenet() -> nn.Module:
+    options: dict[str, Any] = {"num_classes": CLASSES, "aux_logits": False, "init_weights": False}
+    return lively(lambda: torchvision_module().models.googlenet(**options))
+
+
+def small() -> nn.Module:
+    return lively(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 6, 3),
+            nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 10), nn.ReLU(), nn.Linear(10, CLASSES),
+        )
+    )  # fmt: skip
+
+
+#: Where a layer's channels can be zeroed, in eager modules: what comes after it maps zero to zero.
+ZEROED = {
+    "resnet20": (resnet20, 32, {
+        "conv1": "bn1", "stage1.0.conv1": "stage1.0.bn1", "stage1.2.conv2": "stage1.2.bn2",
+        "stage2.0.shortcut.0": "stage2.0.shortcut.1", "stage2.0.conv2": "stage2.0.bn2",
+        "stage3.2.conv1": "stage3.2.bn1", "stage3.2.conv2": "stage3.2.bn2",
+    }),
+    "alexnet": (alexnet, 64, {
+        "features.0": "features.2", "features.3": "features.5", "features.6": "features.7", "features.8": "features.9",
+        "features.10": "features.12", "classifier.1": "classifier.2",
+    }),
+    "googlenet": (googlenet, 48, {
+        name: name.removesuffix(".conv") for name in (
+            "conv1.conv", "conv3.conv", "inception3a.branch1.conv", "inception3b.branch2.0.conv",
+            "inception4a.branch4.1.conv", "inception4e.branch3.1.conv", "inception5b.branch2.1.conv",
+        )
+    }),
+}  # fmt: skip
+
+
+def images_of(data: Split) -> Tensor:
+    return torch.cat([x for _, x, _ in data.batches(1000)])
+
+
+@torch.no_grad()
+def by_hook(model: nn.Module, module: str, channel: int, x: Tensor) -> Tensor:
+    def zero(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        output[:, channel] = 0
+        return output
+
+    handle = model.get_submodule(module).register_forward_hook(zero)
+    try:
+        return model(x)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("effort", [Effort(), Effort("bf16"), Effort("bf16", screen=True)], ids=["32", "bf16", "screen"])
+@pytest.mark.parametrize("name", ZEROED)
+def test_every_prediction_is_that_of_a_full_pass(name: str, effort: Effort, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_screen, "CALIBRATION", 8)
+    make, side, zeroed = ZEROED[name]
+    model, data = make(), split(side=side)
+    channels = {layer: [0, 3, 11] for layer in zeroed}
+    ablator = Ablator(model, data, effort=effort)
+    ablator.batch_size = 8
+    found, x = ablator.run(channels), images_of(data)
+    with torch.no_grad():
+        assert torch.equal(found.dense.long(), model(x).argmax(1))
+    for layer, module in zeroed.items():
+        for row, channel in zip(found.predicted[found.rows(layer)], channels[layer], strict=True):
+            assert torch.equal(row.long(), by_hook(model, module, channel, x).argmax(1)), (layer, channel)
+    assert found.worlds == 20 * 3 * len(zeroed)
+
+
+def test_log_probabilities_fall_as_in_full_passes() -> None:
+    model, data = small(), split()
+    found, x = ablate(model, data), images_of(data)
+    assert {name: len(channels) for name, channels in found.layers.items()} == {"0": 8, "4": 6, "8": 10}
+    with torch.no_grad():
+        before = model(x).log_softmax(1).gather(1, data.labels[:, None])[:, 0]
+    for layer, module in {"0": "3", "4": "6", "8": "9"}.items():
+        for channel, row in enumerate(found.drop[found.rows(layer)]):
+            after = by_hook(model, module, channel, x).log_softmax(1).gather(1, data.labels[:, None])[:, 0]
+            wanted = torch.zeros(CLASSES).index_add_(0, data.labels, before - after)
+            assert torch.allclose(row, wanted.double(), atol=1e-4)
+
+
+def test_units_that_are_gone_are_gone_in_everything() -> None:
+    model, data = small(), split()
+    found, x = ablate(model, data, layers=["4"], gone={"0": [1, 5], "4": [2]}), images_of(data)
+    with torch.no_grad():
+        for channel in (1, 5):
+            model[1].weight[channel] = model[1].bias[channel] = 0  # type: ignore[index]
+        model[4].weight[2] = model[4].bias[2] = 0  # type: ignore[index]
+        assert torch.equal(found.dense.long(), model(x).argmax(1))
+    for channel, row in enumerate(found.predicted):
+        assert torch.equal(row.long(), by_hook(model, "6", channel, x).argmax(1))
+    assert torch.equal(found.predicted[2], found.dense)
+
+
+def test_ties_are_broken_as_in_a_full_pass_and_counted() -> None:
+    model, data = small(), split()
+    with torch.no_grad():
+        model[10].weight[1:] = model[10].weight[0]  # type: ignore[index]
+        model[10].bias.zero_()  # type: ignore[union-attr]
+    found = ablate(model, data)
+    assert found.redone == found.worlds == 24 * 20
+    assert not found.predicted.any()
+
+
+def same(one: Ablation, other: Ablation) -> bool:
+    return torch.equal(one.predicted, other.predicted) and torch.equal(one.dense, other.dense)
+
+
+def test_neither_chunks_nor_tiles_change_a_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = resnet20(), split()
+    layers = {"stage2.1.conv1": range(5), "stage3.2.conv2": range(5)}
+    whole = ablate(model, data, layers=layers)
+    ablator = Ablator(model, data)
+    ablator.batch_size = 7
+    assert same(ablator.run(layers), whole)
+    monkeypatch.setattr(chunk, "TILE", 2**15)
+    assert same(ablator.run(layers), whole)
+    assert same(ablator.run({name: [*channels][::-1] for name, channels in layers.items()}), whole)
+
+
+def test_what_is_left_out_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_screen, "CALIBRATION", 8)
+    model, data = small(), split(40)
+    with torch.no_grad():
+        model[10].weight.mul_(30)  # type: ignore[operator, union-attr]
+    plain = ablate(model, data)
+    ablator = Ablator(model, data, effort=Effort(screen=True, audit=10**6))
+    ablator.batch_size = 8
+    found = ablator.run()
+    assert same(found, plain)
+    assert 0 < found.passed == found.audited < found.worlds
+    assert found.wrong == 0
+    monkeypatch.setattr(linear_screen, "SAFETY", -1e9)  # now every image is certain
+    careless = ablator.run()
+    assert careless.passed == careless.audited == 32 * 24
+    assert careless.wrong == int((plain.predicted != plain.dense)[:, 8:].sum()) > 0
+
+
+def test_low_precision_is_made_again_where_it_is_not_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = small(), split(40)
+    found = ablate(model, data, effort=Effort("bf16"))
+    assert same(found, ablate(model, data))
+    assert 0 < found.screened < found.worlds
+    monkeypatch.setattr(deciders, "SAFETY", 1e9)
+    assert ablate(model, data, effort=Effort("bf16")).screened == found.worlds
+
+
+def test_too_little_memory_names_what_is_enough() -> None:
+    with pytest.raises(PrunescopeError, match="allow at least [0-9]") as error:
+        Ablator(small(), split(), effort=Effort(memory=1000))
+    enough = int(str(error.value).rsplit(" ", 1)[1].replace(",", ""))
+    assert Ablator(small(), split(), effort=Effort(memory=enough)).batch_size == 1
+    with pytest.raises(PrunescopeError, match="too little"):
+        Ablator(small(), split(), effort=Effort(memory=enough - 1))
+
+
+def test_what_cannot_be_is_refused() -> None:
+    model, data = small(), split()
+    with pytest.raises(PrunescopeError, match="unknown layer with units '5'"):
+        ablate(model, data, layers=["5"])
+    with pytest.raises(PrunescopeError, match=r"0 has channels 0 to 7, got \[8\]"):
+        ablate(model, data, layers={"0": [8]})
+    with pytest.raises(PrunescopeError, match="unknown layer with units '10'"):
+        ablate(model, data, layers=["10"])  # its outputs are the classes
+    with pytest.raises(PrunescopeError, match="unknown precision"):
+        Effort("16")  # type: ignore[arg-type]
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = float("nan")  # type: ignore[index]
+    with pytest.raises(PrunescopeError, match="not finite, first for image '0'"):
+        ablate(model, data)
+
+
+def test_the_model_is_as_it_was() -> None:
+    model = small().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.random.get_rng_state()
+    ablate(model, split(), effort=Effort("bf16", screen=True))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_progress_counts_every_world() -> None:
+    told: list[int] = []
+    found = ablate(small(), split(), on_worlds=told.append)
+    assert sum(told) == found.worlds
