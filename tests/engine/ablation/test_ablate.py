@@ -106,7 +106,9 @@ def by_hook(model: nn.Module, module: str, channel: int, x: Tensor) -> Tensor:
         handle.remove()
 
 
-@pytest.mark.parametrize("effort", [Effort(), Effort("bf16"), Effort("bf16", screen=True)], ids=["32", "bf16", "screen"])
+@pytest.mark.parametrize(
+    "effort", [Effort(), Effort("bf16"), Effort("bf16", screen=True)], ids=["32", "bf16", "screen"]
+)
 @pytest.mark.parametrize("name", ZEROED)
 def test_every_prediction_is_that_of_a_full_pass(name: str, effort: Effort, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_screen, "CALIBRATION", 8)
@@ -204,7 +206,7 @@ def test_low_precision_is_made_again_where_it_is_not_sure(monkeypatch: pytest.Mo
 
 
 def test_too_little_memory_names_what_is_enough() -> None:
-    with pytest.raises(PrunescopeError, match="allow at least [0-9]") as error:
+    with pytest.raises(PrunescopeError, match="allow at least") as error:
         Ablator(small(), split(), effort=Effort(memory=1000))
     enough = int(str(error.value).rsplit(" ", 1)[1].replace(",", ""))
     assert Ablator(small(), split(), effort=Effort(memory=enough)).batch_size == 1

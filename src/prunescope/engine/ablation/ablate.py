@@ -33,9 +33,9 @@ def ablate(model: nn.Module, split: Split, *, effort: Effort | None = None, **op
     torch.Size([3, 5])
 
     Args:
-        options: `seed` and `device` of `Ablator`; `layers`, `gone` and `on_worlds` of `Ablator.run`.
+        options: `seed`, `batch_size` and `device` of `Ablator`; `layers`, `gone` and `on_worlds` of `Ablator.run`.
     """
-    own = {key: options.pop(key) for key in ("seed", "device") if key in options}
+    own = {key: options.pop(key) for key in ("seed", "batch_size", "device") if key in options}
     return Ablator(model, split, effort=effort, **own).run(**options)
 
 
@@ -48,6 +48,9 @@ class Ablator:
 
     The network is captured once, as a copy: what happens to the model afterwards is not seen.
 
+    Args:
+        batch_size: images at once, at most; fewer where the memory allows no more.
+
     Raises:
         Untraceable: torch.fx cannot follow the network.
         PrunescopeError: too little memory (says how much is enough).
@@ -55,14 +58,14 @@ class Ablator:
 
     def __init__(
         self, model: nn.Module, split: Split, *, effort: Effort | None = None, seed: int = 0,
-        device: torch.device | str = "cpu",
+        batch_size: int = 64, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.split, self.effort, self.seed, self.device = split, effort or Effort(), seed, device
         with untouched(model.to(device)):
             self.exact = Exact(model, split.shape)
             low = LowPrecision(self.exact, model, split.shape) if self.effort.precision == "bf16" else None
         self.decider: Exact | LowPrecision = low or self.exact
-        self.batch_size = self._batch_size()
+        self.batch_size = self._batch_size(batch_size)
 
     @property
     def channels(self) -> Mapping[str, int]:
@@ -105,7 +108,7 @@ class Ablator:
             found[name] = channels.sort().values
         return found
 
-    def _batch_size(self) -> int:
+    def _batch_size(self, most: int) -> int:
         stage, low = self.exact.stage, self.effort.precision == "bf16"
         each = bytes_per_image(stage) * (1.5 if low else 1) * (3 if self.effort.screen else 1)
         work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
@@ -115,7 +118,7 @@ class Ablator:
                 f"memory of {self.effort.memory:,} bytes is too little for one image without one unit: "
                 f"allow at least {int(work + each):,}"
             )
-        return int(min(room // each, 64))
+        return int(min(room // each, most))
 
 
 class _Run:

@@ -1,0 +1,160 @@
+"""Which units matter, and for which class: accuracy reduction of every unit (CAR)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunescope.core.bits import pack
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.types import Record
+from prunescope.data.split import NAMES, Split
+from prunescope.engine.ablation.ablate import Ablator
+from prunescope.engine.ablation.answers import Ablation, Effort, Precision
+from prunescope.engine.sweep import Gatherer
+from prunescope.metrics.ablation import Ranking, Reductions, order, reductions
+from prunescope.metrics.paired import holm
+from prunescope.models.layers import CONVOLUTIONS, matches, require_matches
+from prunescope.probes.base import Probe, Subject, probes
+
+
+@dataclass(frozen=True, eq=False)
+class UnitTable:
+    """CAR of every unit of some layers, overall and class by class.
+
+    Attributes:
+        units: (layer, channel) of every row.
+        reductions: the table (`metrics.ablation.Reductions`): CAR, class CAR, their intervals and tests.
+        ablation: the predictions that it was made of.
+        correct: bool (units, images).
+    """
+
+    units: tuple[tuple[str, int], ...]
+    reductions: Reductions
+    ablation: Ablation
+    correct: np.ndarray[Any, np.dtype[np.bool_]]
+
+    @property
+    def ranking(self) -> Ranking:
+        """Rows from the least important on."""
+        return order(self.reductions)
+
+
+def car(
+    model: nn.Module,
+    split: Split,
+    *,
+    layers: Sequence[str] = (),
+    effort: Effort | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    on_worlds: Callable[[int], None] | None = None,
+) -> UnitTable:
+    """What accuracy loses when a unit is taken out, for every unit of every convolution (Abbasi-Asl and Yu 2017).
+
+    CAR(i) = accuracy of the network - accuracy without unit i, and the same for the images of each class. To choose
+    units by it and report accuracy on the same images flatters: use two splits.
+
+    Args:
+        layers: names or patterns, convolutions or linear layers; none: all convolutions that have readers within the
+            network. The layer whose outputs are the classes has no units.
+        effort: how much is computed (`Effort`); by default every prediction is that of a full forward pass.
+
+    Raises:
+        PrunescopeError: labels are missing, there is no such layer, or what `Ablator` refuses.
+    """
+    ablator = Ablator(model, split, effort=effort, seed=seed, batch_size=batch_size, device=device)
+    found = ablator.run(_wanted(model, ablator.channels, layers), on_worlds=on_worlds)
+    labels = split.labels.numpy()
+    correct = found.predicted.numpy() == labels
+    table = reductions(correct, found.dense.numpy() == labels, labels, split.classes)
+    table = Reductions(table.classes, table.counts, table.right, table.losses, table.gains, found.drop.numpy())
+    units = tuple((layer, int(channel)) for layer, channels in found.layers.items() for channel in channels)
+    return UnitTable(units, table, found, correct)
+
+
+def _wanted(model: nn.Module, known: Mapping[str, int], layers: Sequence[str]) -> list[str]:
+    if layers:
+        require_matches(layers, known, "layers")
+        return [name for name in known if any(matches(name, pattern) for pattern in layers)]
+    found = [name for name in known if isinstance(model.get_submodule(name), CONVOLUTIONS)]
+    if not found:
+        raise PrunescopeError(f"the network has no convolution with readers; name layers, such as {list(known)[:3]}")
+    return found
+
+
+@probes.register("car")
+@dataclass(frozen=True)
+class Car(Probe):
+    """Accuracy reduction of every unit: index, class by class, interval and test.
+
+    Metrics: `units`; `accuracy`; `mattering`, the share of units whose removal changes the accuracy for sure (McNemar,
+    Holm over all units); `harmful`, the share without which accuracy is higher; `largest`, the largest CAR.
+
+    Arrays, a row per unit (`info["layers"]` tells whose): `unit.car`, `unit.low` and `unit.high` (95 % score interval
+    over images), `unit.p` and `unit.p_holm`; `unit.losses` and `unit.gains` by class, of which class CAR is
+    (losses - gains) / `class.count`; `unit.drop` of the true class's log-probability, summed by class; `unit.correct`,
+    eight images to a byte.
+
+    Attributes:
+        layers: names or patterns; none: all convolutions.
+        split: which images.
+        images: at most so many, the first ones; 0 for all.
+        precision: `32` or `bf16`; predictions are the same.
+        screen: see `engine.ablation.answers.Effort`.
+    """
+
+    layers: tuple[str, ...] = ()
+    split: str = "test"
+    images: int = 0
+    precision: Precision = "32"
+    screen: bool = False
+
+    summary: ClassVar[str] = "accuracy reduction of every unit (CAR), class by class"
+
+    def __post_init__(self) -> None:
+        Effort(self.precision)
+        if self.split not in NAMES:
+            raise PrunescopeError(f"car: split must be one of {', '.join(NAMES)}, got {self.split!r}")
+        if self.images < 0:
+            raise PrunescopeError(f"car: images must be 0 (all) or more, got {self.images}")
+
+    def start(self, subject: Subject) -> Gatherer:
+        raise PrunescopeError("the car probe does not stream: call `measure`")
+
+    def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
+        split = subject.data[self.split]
+        if 0 < self.images < len(split):
+            split = split.subset(torch.arange(self.images))
+        effort = Effort(self.precision, screen=self.screen)
+        table = car(
+            subject.model, split, layers=self.layers, effort=effort, seed=subject.seed,
+            batch_size=min(batch_size, 64), device=subject.device,
+        )  # fmt: skip
+        found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
+        corrected = holm(p)
+        assert found.drops is not None
+        arrays = {
+            "unit.car": found.car, "unit.low": low, "unit.high": high, "unit.p": p, "unit.p_holm": corrected,
+            "unit.losses": found.losses, "unit.gains": found.gains, "unit.drop": found.drops,
+            "unit.correct": pack(table.correct), "class.count": found.counts, "class.right": found.right,
+        }  # fmt: skip
+        metrics = {
+            "units": len(table.units), "accuracy": float(found.right.sum() / found.images),
+            "mattering": float((corrected < 0.05).mean()), "harmful": float((found.car < 0).mean()),
+            "largest": float(found.car.max()),
+        }  # fmt: skip
+        told = table.ablation
+        info = {
+            "layers": {name: len(channels) for name, channels in told.layers.items()}, "split": self.split,
+            "images": found.images, "classes": list(found.classes), "classes_without_images": list(found.empty),
+            "redone": told.redone, "screened": told.screened, "passed": told.passed, "audited": told.audited,
+            "wrong": told.wrong,
+        }  # fmt: skip
+        return Record(self.name, metrics, arrays, None, info)

@@ -1,0 +1,162 @@
+"""CAR beside direct loops, and the planted cases."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from prunescope.core.bits import unpack
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.seeds import torch_generator
+from prunescope.data.split import Normalisation, Split
+from prunescope.engine.untouched import fixed_rng
+from prunescope.probes.base import Probe, Subject, probe
+from prunescope.probes.car import UnitTable, car
+from prunescope.testing.probes import ProbeContract
+from prunescope.testing.samples import tiny_data, tiny_network
+
+CLASSES = 3
+
+
+class TestCarContract(ProbeContract):
+    probe = probe("car")
+
+
+class TestCarFastContract(ProbeContract):
+    probe: Probe = probe("car", precision="bf16", screen=True)
+
+
+def split(count: int = 60) -> Split:
+    """Class k has a bright channel k."""
+    generator = torch_generator(0, "car")
+    labels = torch.arange(count) % CLASSES
+    images = torch.randint(0, 120, (count, CLASSES, 6, 6), generator=generator, dtype=torch.uint8)
+    images[torch.arange(count), labels] += 100
+    ids = np.arange(count).astype(str)
+    return Split(images, labels, ids, ("a", "b", "c"), normalisation=Normalisation((0.0,), (1.0,)))
+
+
+def planted(filters: list[list[float]], head: list[list[float]]) -> nn.Module:
+    """1x1 filters of the three channels, ReLU, mean, a linear head."""
+    with fixed_rng():
+        model = nn.Sequential(
+            nn.Conv2d(CLASSES, len(filters), 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(len(filters), CLASSES, bias=False),
+        )  # fmt: skip
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor(filters)[:, :, None, None])  # type: ignore[operator, union-attr]
+        model[0].bias.zero_()  # type: ignore[operator, union-attr]
+        model[4].weight.copy_(torch.tensor(head).t())  # type: ignore[operator, union-attr]
+    return model.eval()
+
+
+EYE = torch.eye(CLASSES).tolist()
+
+
+def test_a_filter_that_feeds_one_class_costs_that_class() -> None:
+    found = car(planted(EYE, EYE), split()).reductions
+    assert found.right.tolist() == [20, 20, 20]
+    assert (np.diag(found.class_car) > 0.9).all()
+    assert (found.class_car[~np.eye(CLASSES, dtype=bool)] <= 0).all()
+
+
+def test_a_dead_filter_costs_nothing_at_all() -> None:
+    found = car(planted([*EYE, [0.0, 0.0, 0.0]], [*EYE, [5.0, -5.0, 5.0]]), split())
+    assert found.reductions.car[3] == 0
+    assert found.reductions.drops is not None
+    assert not found.reductions.drops[3].any()
+    assert found.ranking.order[0] == 3
+
+
+def test_of_a_pair_of_twins_each_costs_little_until_the_other_goes() -> None:
+    model = planted([EYE[0], *EYE], [EYE[0], *EYE])
+    with torch.no_grad():
+        model[4].weight[0] *= 0.9  # type: ignore[index, union-attr]
+    both = car(model, split()).reductions.car
+    with torch.no_grad():
+        model[0].weight[0] = 0  # type: ignore[index, union-attr]
+    alone = car(model, split()).reductions.car
+    assert max(abs(both[:2])) < 0.05
+    assert alone[1] > 0.3
+
+
+def table_by_loops(model: nn.Module, data: Split) -> Any:
+    """(units, images) of every convolution, with a copy of the network for each unit: small nets whose convolutions are
+    followed by a ReLU have the channel zeroed by zeroing its filter and bias."""
+    x = torch.cat([x for _, x, _ in data.batches(1000)])
+    rows = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            for channel in range(module.out_channels):
+                other = copy.deepcopy(model).eval()
+                with torch.no_grad():
+                    layer = other.get_submodule(name)
+                    layer.weight[channel] = layer.bias[channel] = 0  # type: ignore[index, operator, union-attr]
+                    rows.append(other(x).argmax(1) == data.labels)
+    return torch.stack(rows).numpy()
+
+
+def random_net() -> nn.Module:
+    with fixed_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Conv2d(CLASSES, 7, 3), nn.ReLU(), nn.Conv2d(7, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(5, CLASSES),
+        )  # fmt: skip
+
+
+def test_the_table_is_that_of_direct_loops() -> None:
+    model, data = random_net(), split()
+    found = car(model, data)
+    correct = table_by_loops(model, data)
+    assert found.units == (*(("0", i) for i in range(7)), *(("2", i) for i in range(5)))
+    assert np.array_equal(found.correct, correct)
+    with torch.no_grad():
+        whole = float((model(torch.cat([x for _, x, _ in data.batches(99)])).argmax(1) == data.labels).double().mean())
+    assert found.reductions.car == pytest.approx(whole - correct.mean(1))
+    assert (found.reductions.class_car * found.reductions.shares).sum(1) == pytest.approx(found.reductions.car)
+
+
+def test_the_record_holds_the_table() -> None:
+    data = tiny_data()
+    record = probe("car").measure(Subject(tiny_network(), data))
+    found = car(tiny_network(), data.test)
+    assert np.array_equal(record.arrays["unit.car"], found.reductions.car)
+    assert np.array_equal(unpack(record.arrays["unit.correct"], len(data.test)), found.correct)
+    assert sum(record.info["layers"].values()) == len(found.units) == record.metrics["units"]
+
+
+def test_layers_can_be_named() -> None:
+    model, data = random_net(), split()
+    whole: UnitTable = car(model, data)
+    some = car(model, data, layers=["2"])
+    assert some.units == tuple(("2", i) for i in range(5))
+    assert np.array_equal(some.reductions.car, whole.reductions.car[7:])
+    with pytest.raises(PrunescopeError, match="layers"):
+        car(model, data, layers=["nothing"])
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    data = split()
+    with pytest.raises(PrunescopeError, match="no convolution with readers"):
+        car(nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.ReLU(), nn.Linear(4, 3)), data)
+    with pytest.raises(PrunescopeError, match="car: split"):
+        probe("car", split="training")
+    few = data.subset(torch.tensor([0, 1]))  # class c has no image
+    found = car(random_net(), few).reductions
+    assert found.empty == ("c",)
+    assert np.isnan(found.class_car[:, 2]).all()
+    assert np.isfinite(found.car).all()
+
+
+def test_only_the_first_images_when_asked() -> None:
+    data = tiny_data()
+    some = probe("car", images=10).measure(Subject(tiny_network(), data))
+    few = car(tiny_network(), data.test.subset(torch.arange(10)))
+    assert some.info["images"] == 10
+    assert np.array_equal(some.arrays["unit.losses"], few.reductions.losses)
