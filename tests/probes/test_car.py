@@ -29,6 +29,7 @@ class TestCarContract(ProbeContract):
 
 class TestCarFastContract(ProbeContract):
     probe: Probe = probe("car", precision="bf16", screen=True)
+    atol = 0.05  # drops in log-probability, summed over a class, are as exact as the precision
 
 
 def split(count: int = 60) -> Split:

@@ -154,7 +154,6 @@ class Car(Probe):
         info = {
             "layers": {name: len(channels) for name, channels in told.layers.items()}, "split": self.split,
             "images": found.images, "classes": list(found.classes), "classes_without_images": list(found.empty),
-            "redone": told.redone, "screened": told.screened, "passed": told.passed, "audited": told.audited,
-            "wrong": told.wrong,
+            "audited": told.audited, "wrong": told.wrong,  # of what was left out unseen, with `screen`
         }  # fmt: skip
         return Record(self.name, metrics, arrays, None, info)
