@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from prunescope.data.load import load_data as load_data
     from prunescope.data.split import Dataset as Dataset
     from prunescope.data.split import Split as Split
+    from prunescope.engine.ablation.answers import Effort as Effort
     from prunescope.engine.cost import cost as cost
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
     from prunescope.engine.latency import compare_latency as compare_latency
+    from prunescope.engine.sees.look import Look as Look
+    from prunescope.engine.sees.look import what_filters_see as what_filters_see
     from prunescope.engine.train import fit as fit
     from prunescope.engine.training import Training as Training
     from prunescope.models.checkpoint import Checkpoint as Checkpoint
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from prunescope.models.packed import entropy_bound as entropy_bound
     from prunescope.models.packed import load_packed as load_packed
     from prunescope.models.packed import save_packed as save_packed
+    from prunescope.models.receptive import receptive_fields as receptive_fields
     from prunescope.models.shrink import shrink as shrink
     from prunescope.models.weights import load_weights as load_weights
     from prunescope.models.weights import read_weights as read_weights
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from prunescope.probes.base import Probe as Probe
     from prunescope.probes.base import measure as measure
     from prunescope.probes.base import probe as probe
+    from prunescope.probes.car import car as car
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
     from prunescope.pruning.granularity import granularity as granularity
     from prunescope.pruning.loop import rounds as rounds
@@ -66,7 +71,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "PrunescopeError": "core.errors", "Mask": "core.mask", "Estimate": "core.types", "Record": "core.types",
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
-    "cost": "engine.cost", "Distillation": "engine.distillation", "Teacher": "engine.distillation",
+    "Effort": "engine.ablation.answers", "Look": "engine.sees.look", "what_filters_see": "engine.sees.look",
+    "receptive_fields": "models.receptive", "car": "probes.car", "cost": "engine.cost",
+    "Distillation": "engine.distillation", "Teacher": "engine.distillation",
     "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training",
     "Checkpoint": "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export",
     "export_program": "models.export", "channel_graph": "models.graph", "prunable": "models.layers",

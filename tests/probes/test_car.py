@@ -14,6 +14,7 @@ from prunescope.core.bits import unpack
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Normalisation, Split
+from prunescope.data.subsets import stratified
 from prunescope.engine.untouched import fixed_rng
 from prunescope.probes.base import Probe, Subject, probe
 from prunescope.probes.car import UnitTable, car
@@ -155,9 +156,10 @@ def test_what_cannot_be_measured_is_refused() -> None:
     assert np.isfinite(found.car).all()
 
 
-def test_only_the_first_images_when_asked() -> None:
+def test_fewer_images_keep_the_shares_of_classes() -> None:
     data = tiny_data()
     some = probe("car", images=10).measure(Subject(tiny_network(), data))
-    few = car(tiny_network(), data.test.subset(torch.arange(10)))
+    few = car(tiny_network(), data.test.subset(stratified(data.test.labels, 10, seed=0)))
+    assert min(few.reductions.counts) >= 3
     assert some.info["images"] == 10
     assert np.array_equal(some.arrays["unit.losses"], few.reductions.losses)

@@ -106,6 +106,27 @@ class Rounds:
             say(self._console, f"[{done}/{rounds}] rounds")
 
 
+class Worlds:
+    """Draws how many predictions without a unit are made."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._progress = _bars(console, quiet)
+        self._bar = self._progress.add_task("units x images", total=None, unit="")
+
+    def __enter__(self) -> Worlds:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def draw(self, done: int, of: int) -> None:
+        """So many of how many."""
+        self._progress.update(self._bar, completed=done, total=of)
+
+
 def _bars(console: Console, quiet: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),

@@ -65,7 +65,7 @@ def prune(
         zeros=zeros, rewind_weights=rewind_weights, seed=seed, device=device,  # type: ignore[arg-type]
     )  # fmt: skip
     try:
-        with warnings_said(), _threads(threads), Rounds(console, quiet=quiet) as bars:
+        with warnings_said(), threads_set(threads), Rounds(console, quiet=quiet) as bars:
             facts = run(job, out, bars.draw)
     except KeyboardInterrupt:
         say(console, f"stopped; what was done is kept in {out}: run the same command to go on", "yellow")
@@ -103,7 +103,7 @@ def shrink(
     from prunescope.ticket.shrink import in_words, shrink_folder
 
     folder = out or ticket.with_name(f"{ticket.resolve().name}-shrunk")
-    with warnings_said(), _threads(threads):
+    with warnings_said(), threads_set(threads):
         facts = shrink_folder(
             ticket, folder, program=program, onnx=onnx, repeats=repeats,
             data=None if data is None else read_spec(data, "data"),
@@ -135,7 +135,7 @@ def warnings_said() -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads_set(count: int | None) -> Iterator[None]:
     """torch's number of threads inside."""
     import torch
 

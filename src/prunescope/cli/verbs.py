@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from prunescope import __version__
-from prunescope.cli import tickets
+from prunescope.cli import tickets, units
 
 app = typer.Typer(
     name="prunescope",
@@ -141,3 +141,4 @@ def list_parts(
 
 app.command()(tickets.prune)
 app.command()(tickets.shrink)
+app.command()(units.car)

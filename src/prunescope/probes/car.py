@@ -14,6 +14,7 @@ from prunescope.core.bits import pack
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.data.split import NAMES, Split
+from prunescope.data.subsets import stratified
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.ablation.answers import Ablation, Effort, Precision
 from prunescope.engine.sweep import Gatherer
@@ -54,7 +55,7 @@ def car(
     seed: int = 0,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    on_worlds: Callable[[int], None] | None = None,
+    on_worlds: Callable[[int, int], None] | None = None,
 ) -> UnitTable:
     """What accuracy loses when a unit is taken out, for every unit of every convolution (Abbasi-Asl and Yu 2017).
 
@@ -77,6 +78,13 @@ def car(
     table = Reductions(table.classes, table.counts, table.right, table.losses, table.gains, found.drop.numpy())
     units = tuple((layer, int(channel)) for layer, channels in found.layers.items() for channel in channels)
     return UnitTable(units, table, found, correct)
+
+
+def some_images(split: Split, count: int, seed: int) -> Split:
+    """At most so many images, every class in its share; 0 for all."""
+    if not 0 < count < len(split):
+        return split
+    return split.subset(stratified(split.labels, count, seed=seed))
 
 
 def _wanted(model: nn.Module, known: Mapping[str, int], layers: Sequence[str]) -> list[str]:
@@ -105,7 +113,7 @@ class Car(Probe):
     Attributes:
         layers: names or patterns; none: all convolutions.
         split: which images.
-        images: at most so many, the first ones; 0 for all.
+        images: at most so many, drawn with every class in its share; 0 for all.
         precision: `32` or `bf16`; predictions are the same.
         screen: see `engine.ablation.answers.Effort`.
     """
@@ -129,9 +137,7 @@ class Car(Probe):
         raise PrunescopeError("the car probe does not stream: call `measure`")
 
     def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
-        split = subject.data[self.split]
-        if 0 < self.images < len(split):
-            split = split.subset(torch.arange(self.images))
+        split = some_images(subject.data[self.split], self.images, 0)  # the same for every network
         effort = Effort(self.precision, screen=self.screen)
         table = car(
             subject.model, split, layers=self.layers, effort=effort, seed=subject.seed,

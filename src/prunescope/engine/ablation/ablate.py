@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
-from prunescope.engine.ablation.answers import Ablation, Effort
+from prunescope.engine.ablation.answers import Ablation, Effort, rows_of
 from prunescope.engine.ablation.chunk import TILE, Chunk, bytes_per_image
 from prunescope.engine.ablation.deciders import Exact, LowPrecision, named
 from prunescope.engine.ablation.linear_screen import LinearScreen
@@ -77,14 +77,14 @@ class Ablator:
         layers: Mapping[str, Sequence[int]] | Sequence[str] | None = None,
         *,
         gone: Mapping[str, Sequence[int]] | None = None,
-        on_worlds: Callable[[int], None] | None = None,
+        on_worlds: Callable[[int, int], None] | None = None,
     ) -> Ablation:
         """Take out every unit, one at a time.
 
         Args:
             layers: names of layers, or {layer: channels}; None: all.
             gone: {layer: channels} that are out in all of this, dense predictions included.
-            on_worlds: called with the number of worlds that are done since the last call.
+            on_worlds: called with how many worlds are done, of how many.
 
         Raises:
             PrunescopeError: an unknown layer or channel, or logits that are not finite.
@@ -130,37 +130,45 @@ class _Run:
         self.screen = LinearScreen(self.exact.stage) if self.effort.screen else None
         self.generator = torch_generator(of.seed, "ablation")
         self.left_out: list[tuple[str, Tensor, Tensor]] = []
-        self.audited = self.wrong = 0
+        self.audited = self.wrong = self.done = 0
+        units, images, classes = sum(map(len, layers.values())), len(of.split), len(of.split.classes)
+        self.rows = rows_of(layers)
+        self.predicted = torch.empty(units, images, dtype=torch.int16)
+        self.dense = torch.empty(images, dtype=torch.int16)
+        self.drop = torch.zeros(units, classes, dtype=torch.float64)
 
-    def all(self, on_worlds: Callable[[int], None] | None) -> Ablation:
+    def all(self, on_worlds: Callable[[int, int], None] | None) -> Ablation:
         """Images outside, layers inside: the values of the whole network are needed for some images only."""
-        layers = self.layers
-        units, images, classes = sum(map(len, layers.values())), len(self.split), len(self.split.classes)
-        predicted = torch.empty(units, images, dtype=torch.int16)
-        dense, drop = torch.empty(images, dtype=torch.int16), torch.zeros(units, classes, dtype=torch.float64)
         for index, x, y in self.split.batches(self.of.batch_size, self.of.device):
             chunk = self.decider.look_at(x)
             self._require_finite(chunk, index)
-            dense[index] = chunk.logits.argmax(1).to(torch.int16)
+            self.dense[index] = chunk.logits.argmax(1).to(torch.int16)
             if self.screen is not None:
                 self.screen.look_at(chunk, y)
-            before = _log_probability(chunk.logits, y)
-            at = 0
-            for layer, channels in layers.items():
-                said, after = self._layer(layer, channels, chunk, y)
-                rows = slice(at, at + len(channels))
-                predicted[rows, index] = said
-                drop[rows].index_add_(1, y.clamp(min=0), (before - after).double())
-                at += len(channels)
+            for layer in self.layers:
+                self._take(layer, chunk, index, y)
                 if on_worlds is not None:
-                    on_worlds(said.numel())
+                    on_worlds(self.done, self.predicted.numel())
             if self.screen is not None:
                 self.screen.images += len(chunk)
             self._audit(chunk)
+        return self._answer()
+
+    def _take(self, layer: str, chunk: Chunk, index: Tensor, y: Tensor) -> None:
+        """The units of one layer, on the images of a chunk."""
+        rows = self.rows[layer]
+        said, after = self._layer(layer, self.layers[layer], chunk, y)
+        self.predicted[rows, index] = said
+        fall = _log_probability(chunk.logits, y) - after
+        self.drop[rows].index_add_(1, y.clamp(min=0), fall.double())
+        self.done += said.numel()
+
+    def _answer(self) -> Ablation:
+        low, screen = self.decider if isinstance(self.decider, LowPrecision) else None, self.screen
         return Ablation(
-            layers, dense, predicted, drop, units * images, self.decider.redone, getattr(self.decider, "screened", 0),
-            self.screen.passed if self.screen else 0, self.audited, self.wrong,
-            getattr(self.decider, "surprises", 0) + (self.screen.surprises if self.screen else 0),
+            self.layers, self.dense, self.predicted, self.drop, self.predicted.numel(), redone=self.exact.redone,
+            screened=low.screened if low else 0, passed=screen.passed if screen else 0, audited=self.audited,
+            wrong=self.wrong, surprises=(low.surprises if low else 0) + (screen.surprises if screen else 0),
         )  # fmt: skip
 
     def _layer(self, layer: str, channels: Tensor, chunk: Chunk, y: Tensor) -> tuple[Tensor, Tensor]:

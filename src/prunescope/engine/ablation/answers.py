@@ -69,9 +69,16 @@ class Ablation:
 
     def rows(self, layer: str) -> slice:
         """The rows of one layer."""
-        start = 0
-        for name, channels in self.layers.items():
-            if name == layer:
-                return slice(start, start + len(channels))
-            start += len(channels)
-        raise choices("layer", layer, self.layers)
+        rows = rows_of(self.layers)
+        if layer not in rows:
+            raise choices("layer", layer, rows)
+        return rows[layer]
+
+
+def rows_of(layers: Mapping[str, Tensor]) -> dict[str, slice]:
+    """{layer: its rows}, one row per channel, in order."""
+    found, at = {}, 0
+    for name, channels in layers.items():
+        found[name] = slice(at, at + len(channels))
+        at += len(channels)
+    return found

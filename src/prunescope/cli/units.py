@@ -1,0 +1,101 @@
+"""The verb for units: which filters matter, and for which class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prunescope.cli.tickets import Threads, console, threads_set, warnings_said
+
+
+def car(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The network: NAME, '{name: NAME, option: value}', or a YAML file.")
+    ],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="The images: NAME, NAME:PATH, '{name: NAME, option: value}', or a file.")
+    ],
+    weights: Annotated[Optional[Path], typer.Option("--weights", help="The trained weights, any common file.")] = None,  # noqa: UP045
+    layers: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads the annotation at run time, also on Python 3.10)
+        typer.Option("--layer", "-l", help="A layer or pattern, as often as you like (default: all convolutions)."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    images: Annotated[
+        int, typer.Option("--images", "-n", min=0, help="So many images, each class its share; 0: all.")
+    ] = 0,
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="New folder for the tables.")] = None,  # noqa: UP045
+    precision: Annotated[
+        str, typer.Option("--precision", help="32, or bf16: faster, with everything near a tie redone in 32.")
+    ] = "32",
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Leave out what cannot change by a calibrated screen; audited.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, and of the audit.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda ...")] = "auto",
+    threads: Threads = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Accuracy reduction (CAR) of every filter: what accuracy, and that of every class, loses without it."""
+    from prunescope.cli.live import Worlds, say
+    from prunescope.engine.ablation.answers import Effort
+    from prunescope.ticket.job import read_spec
+    from prunescope.ticket.units import Question, ask, by_layer, facts, require_free, write
+
+    question = Question(
+        read_spec(model, "model"), read_spec(data, "data"), weights, tuple(layers or ()), split, images,
+        Effort(precision, screen=screen), seed, device,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if out is not None:
+        require_free(out)
+    try:
+        with warnings_said(), threads_set(threads), Worlds(console, quiet=quiet) as bar:
+            table = ask(question, bar.draw)
+    except KeyboardInterrupt:
+        say(console, "stopped; nothing was written", "yellow")
+        raise typer.Exit(130) from None
+    told = facts(question, table)
+    Console().print(layers_table(by_layer(table), told))
+    for line in in_words(told):
+        say(console, line)
+    if out is not None:
+        write(out, question, table)
+        say(console, f"written: {out}", "bold")
+
+
+def layers_table(rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Table:
+    """A row per layer: how many of its units matter, which least and which most."""
+    where = f"{told['images']:,} {told['split']} images, accuracy {told['accuracy']:.1%}"
+    table = Table(title=f"CAR of {told['units']:,} units on {where}", title_justify="left")
+    for number, column in enumerate(("layer", "units", "matter", "harm", "mean CAR", "least", "most important (CAR)")):
+        table.add_column(column, justify="right" if 0 < number < 5 else "left", overflow="fold")
+    for row in rows:
+        most = ", ".join(f"{channel} ({value:+.3f})" for channel, value in row["most"])
+        least = ", ".join(map(str, row["least"]))
+        counts = (str(row[key]) for key in ("units", "mattering", "harmful"))
+        table.add_row(row["layer"], *counts, f"{row['mean']:+.4f}", least, most)
+    return table
+
+
+def in_words(told: Mapping[str, Any]) -> list[str]:
+    """What the columns say, and how it was measured."""
+    lines = [
+        "matter: accuracy changes for sure without the unit (McNemar, Holm over all units, 5 %); "
+        "harm: accuracy is higher without it",
+        f"{told['worlds']:,} predictions; {told['full_passes']:,} within rounding of a tie, made by full passes",
+    ]
+    if told["precision"] != "32":
+        lines.append(f"{told['again_in_float32']:,} not sure in {told['precision']} and made again in float32")
+    if told["screen"]:
+        lines.append(
+            f"{told['left_out']:,} left out by the screen; of {told['audited']:,} of these that were run, "
+            f"{told['audited_wrong']:,} change their class"
+        )
+    if told["classes_without_images"]:
+        lines.append(f"classes without images: {', '.join(told['classes_without_images'])}")
+    return lines

@@ -1,0 +1,139 @@
+"""CAR of one network, without a study: tables in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prunescope import __version__
+from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.files import atomic_folder
+from prunescope.data.load import load_data
+from prunescope.data.split import NAMES
+from prunescope.engine.ablation.answers import Effort
+from prunescope.engine.device import pick_device
+from prunescope.metrics.ablation import most_harmed
+from prunescope.metrics.paired import holm
+from prunescope.models.weights import load_weights, read_weights
+from prunescope.models.zoo import build_model
+from prunescope.probes.car import UnitTable, car, some_images
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Which units of which network are to be taken out, and on which images.
+
+    Attributes:
+        model, data: name and options, as for `models.zoo.build_model` and `data.load.load_data`.
+        weights: file of the trained weights; None: they come with the model's options.
+        layers: names or patterns; none: all convolutions.
+        split: which images; `images`: at most so many, drawn with every class in its share; 0 for all.
+    """
+
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    weights: Path | None = None
+    layers: tuple[str, ...] = ()
+    split: str = "test"
+    images: int = 0
+    effort: Effort = field(default_factory=Effort)
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.split not in NAMES:
+            raise choices("split", self.split, NAMES)
+        if self.images < 0:
+            raise PrunescopeError(f"images must be 0 (all) or more, got {self.images}")
+
+
+def ask(question: Question, on_worlds: Callable[[int, int], None] | None = None) -> UnitTable:
+    """Build the network, read the images, take out every unit.
+
+    Args:
+        on_worlds: called with (images without a unit that are done, of how many).
+    """
+    data = load_data(question.data)
+    network = build_model(question.model, classes=len(data.classes), channels=data.train.shape[0], seed=0)
+    if question.weights is not None:
+        load_weights(network, read_weights(question.weights), where=str(question.weights))
+    split = data[question.split]
+    split = some_images(split, question.images, question.seed)
+    return car(
+        network, split, layers=question.layers, effort=question.effort, seed=question.seed,
+        device=pick_device(question.device), on_worlds=on_worlds,
+    )  # fmt: skip
+
+
+def rows(table: UnitTable, harmed: int = 3) -> pd.DataFrame:
+    """A row per unit: CAR, its interval and tests, what turned, its place in the order, the classes that lose most."""
+    found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
+    place = np.empty(len(table.units), dtype=int)
+    place[table.ranking.order] = np.arange(len(table.units))
+    classes = most_harmed(found, min(harmed, len(found.classes)))
+    loses = [
+        "; ".join(f"{found.classes[k]} {found.class_car[row, k]:+.3f}" for k in best if found.class_car[row, k] > 0)
+        for row, best in enumerate(classes)
+    ]
+    return pd.DataFrame({
+        "layer": [layer for layer, _ in table.units], "channel": [channel for _, channel in table.units],
+        "car": found.car, "low": low, "high": high, "p": p, "p_holm": holm(p), "losses": found.losses.sum(axis=1),
+        "gains": found.gains.sum(axis=1), "mean_drop": found.mean_drop, "place": place, "loses_most": loses,
+    })  # fmt: skip
+
+
+def class_rows(table: UnitTable) -> pd.DataFrame:
+    """Class CAR: a row per unit, a column per class; NaN for classes without images."""
+    found = pd.DataFrame(table.reductions.class_car, columns=list(table.reductions.classes))
+    found.insert(0, "channel", [channel for _, channel in table.units])
+    found.insert(0, "layer", [layer for layer, _ in table.units])
+    return found
+
+
+def facts(question: Question, table: UnitTable) -> dict[str, Any]:
+    """How it was measured, as plain data."""
+    found, told = table.reductions, table.ablation
+    return {
+        "prunescope": __version__, "model": dict(question.model), "split": question.split, "seed": question.seed,
+        "images": found.images, "accuracy": float(found.right.sum() / found.images), "units": len(table.units),
+        "classes_without_images": list(found.empty), "ties": table.ranking.tied, "precision": question.effort.precision,
+        "screen": question.effort.screen, "worlds": told.worlds, "full_passes": told.redone,
+        "again_in_float32": told.screened, "left_out": told.passed, "audited": told.audited,
+        "audited_wrong": told.wrong,
+    }  # fmt: skip
+
+
+def write(folder: Path, question: Question, table: UnitTable) -> None:
+    """`units.csv`, `classes.csv` and `car.json` in a new folder, whole or not at all."""
+    require_free(folder)
+    with atomic_folder(folder) as temporary:
+        rows(table).to_csv(temporary / "units.csv", index=False)
+        class_rows(table).to_csv(temporary / "classes.csv", index=False)
+        (temporary / "car.json").write_text(json.dumps(facts(question, table), indent=1, default=str), encoding="utf-8")
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder that is there."""
+    if folder.exists():
+        raise PrunescopeError(f"{folder} is there already, and nothing is written over: name another folder")
+
+
+def by_layer(table: UnitTable, most: int = 3) -> Sequence[Mapping[str, Any]]:
+    """A summary of each layer: how many units matter for sure, which least and which most."""
+    frame = rows(table)
+    found = []
+    for layer, part in frame.groupby("layer", sort=False):
+        ranked = part.sort_values("place")
+        found.append({
+            "layer": layer, "units": len(part), "mattering": int((part["p_holm"] < 0.05).sum()),
+            "harmful": int((part["car"] < 0).sum()), "mean": float(part["car"].mean()),
+            "least": ranked["channel"].head(most).tolist(),
+            "most": list(zip(*(ranked.tail(most)[::-1][key].tolist() for key in ("channel", "car")), strict=True)),
+        })  # fmt: skip
+    return found

@@ -1,0 +1,62 @@
+"""`prunescope car`: tables of a network's units."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import refused
+from safetensors.torch import save_file
+
+from prunescope.data.load import load_data
+from prunescope.models.zoo import build_model
+from prunescope.probes.car import car
+
+DATA = "{name: shapes, size: 16, train: 40, val: 24, test: 32}"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    save_file(build_model("small_cnn", classes=4, channels=3, seed=0).state_dict(), tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def test_the_tables_are_those_of_the_function(prunescope: Any, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "units"
+    ran = prunescope("car", "--model", "small_cnn", "--weights", weights, "--data", DATA, "--out", out)
+    assert ran.code == 0, ran.err
+    assert "matter:" in ran.err
+    assert "CAR of" in ran.out
+    found = car(build_model("small_cnn", classes=4, channels=3, seed=0), load_data({
+        "name": "shapes", "size": 16, "train": 40, "val": 24, "test": 32}).test)  # fmt: skip
+    units, classes = pd.read_csv(out / "units.csv"), pd.read_csv(out / "classes.csv")
+    assert list(zip(units["layer"], units["channel"], strict=True)) == list(found.units)
+    assert units["car"].to_numpy() == pytest.approx(found.reductions.car)
+    assert units.sort_values("place").index.tolist() == found.ranking.order.tolist()
+    assert np.allclose(classes.iloc[:, 2:], found.reductions.class_car)
+    facts = json.loads((out / "car.json").read_text())
+    assert facts["images"] == 32
+    assert facts["units"] == len(units)
+
+
+def test_layers_and_images_can_be_chosen(prunescope: Any, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "some"
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA, "--layer", "features.conv2", "--images", "9")
+    ran = prunescope("car", *given, "--precision", "bf16", "--screen", "--split", "val", "--out", out)
+    assert ran.code == 0, ran.err
+    assert set(pd.read_csv(out / "units.csv")["layer"]) == {"features.conv2"}
+    assert json.loads((out / "car.json").read_text())["images"] == 9
+    assert "left out by the screen" in ran.err
+    refused(prunescope("car", *given, "--out", out), "is there already")
+
+
+def test_bad_input(prunescope: Any, weights: Path, tmp_path: Path) -> None:
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA)
+    refused(prunescope("car", *given, "--layer", "features.conv9"), "features.conv9", "did you mean")
+    refused(prunescope("car", *given, "--precision", "16"), "precision")
+    refused(prunescope("car", *given, "--split", "training"), "split")
+    refused(prunescope("car", "--model", "small_cnn", "--weights", tmp_path / "no", "--data", DATA), "no")
