@@ -14,7 +14,7 @@ from prunescope.core.compat import torchvision_module
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
-from prunescope.engine.ablation import chunk, deciders, linear_screen
+from prunescope.engine.ablation import chunk, deciders, gap_errors, linear_screen
 from prunescope.engine.ablation.ablate import Ablator, ablate
 from prunescope.engine.ablation.answers import Ablation, Effort
 from prunescope.engine.untouched import fixed_rng
@@ -190,7 +190,7 @@ def test_what_is_left_out_is_audited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(found, plain)
     assert 0 < found.passed == found.audited < found.worlds
     assert found.wrong == 0
-    monkeypatch.setattr(linear_screen, "SAFETY", -1e9)  # now every image is certain
+    monkeypatch.setattr(gap_errors, "SAFETY", -1e9)  # now every image is certain
     careless = ablator.run()
     assert careless.passed == careless.audited == 32 * 24
     assert careless.wrong == int((plain.predicted != plain.dense)[:, 8:].sum()) > 0

@@ -168,7 +168,7 @@ class _Run:
         return Ablation(
             self.layers, self.dense, self.predicted, self.drop, self.predicted.numel(), redone=self.exact.redone,
             screened=low.screened if low else 0, passed=screen.passed if screen else 0, audited=self.audited,
-            wrong=self.wrong, surprises=(low.surprises if low else 0) + (screen.surprises if screen else 0),
+            wrong=self.wrong, surprises=(low.surprises if low else 0) + (screen.errors.surprises if screen else 0),
         )  # fmt: skip
 
     def _layer(self, layer: str, channels: Tensor, chunk: Chunk, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,30 +189,30 @@ class _Run:
         said[:] = logits.argmax(1).view_as(said)
         after[:] = _log_probability(logits, y.repeat(len(channels))).view_as(after)
         if self.screen is not None:
-            guess = self.screen.logits(layer, channels).flatten(0, 1)
-            self.screen.learn(layer, *named(channels, None, len(chunk)), guess, logits)
+            worlds = named(channels, None, len(chunk))
+            self.screen.learn(layer, *worlds, self.screen.guess(layer, channels), logits)
 
     def _screened(self, layer: str, channels: Tensor, chunk: Chunk, y: Tensor, said: Tensor, after: Tensor) -> None:
         assert self.screen is not None
-        guess = self.screen.logits(layer, channels)
-        certain = self.screen.certain(layer, channels, guess)
-        self.screen.passed += int(certain.sum())
-        self._remember(layer, channels, certain)
+        guess = self.screen.guess(layer, channels)
         after[:] = self.screen.log_probability(guess, y)
-        unit, image = (~certain).nonzero(as_tuple=True)
-        if len(unit):
-            logits = self.decider.decide(layer, channels[unit], image)
-            said[unit, image] = logits.argmax(1).to(torch.int16)
-            after[unit, image] = _log_probability(logits, y[image])
-            self.screen.learn(layer, channels[unit], image, guess[unit, image], logits)
+        channel, image = named(channels, None, len(chunk))
+        certain = self.screen.certain(layer, channel, guess)
+        self.screen.passed += int(certain.sum())
+        self._remember(layer, channel, image, certain)
+        run = (~certain).nonzero().squeeze(1)
+        if len(run):
+            logits = self.decider.decide(layer, channel[run], image[run])
+            said.view(-1)[run] = logits.argmax(1).to(torch.int16)
+            after.view(-1)[run] = _log_probability(logits, y[image[run]])
+            self.screen.learn(layer, channel[run], image[run], guess.some(run), logits)
 
-    def _remember(self, layer: str, channels: Tensor, certain: Tensor) -> None:
+    def _remember(self, layer: str, channel: Tensor, image: Tensor, certain: Tensor) -> None:
         """A random sample of what was left out, for the audit."""
-        share = self.effort.audit / (sum(self.exact.stage.channels.values()) * len(self.split))
-        drawn = certain & (torch.rand(certain.shape, generator=self.generator) < share)
-        unit, image = drawn.nonzero(as_tuple=True)
-        if len(unit):
-            self.left_out.append((layer, channels[unit], image))
+        share = self.effort.audit / max(1, self.predicted.numel())
+        drawn = (certain & (torch.rand(len(certain), generator=self.generator) < share)).nonzero().squeeze(1)
+        if len(drawn):
+            self.left_out.append((layer, channel[drawn], image[drawn]))
 
     def _audit(self, chunk: Chunk) -> None:
         for layer, channel, image in self.left_out:
