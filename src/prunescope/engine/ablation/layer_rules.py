@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunescope.engine.ablation.capture import parameter
+from prunescope.engine.ablation.nodes import parameter
 from prunescope.engine.ablation.scene import Scene
 from prunescope.engine.ablation.worlds import Full, Part, Single, World, below, empty, filled, rows
 
@@ -21,7 +21,7 @@ def convolution(node: fx.Node, scene: Scene) -> World:
     plain = layer.groups == 1 and isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"
     if plain and isinstance(world, Part) and world.high - world.low < layer.in_channels:
         return Full(_part_of_sum(node, world, layer.weight[:, world.low : world.high], scene))
-    if plain and isinstance(world, Single):
+    if plain and isinstance(world, Single) and world.axis == 1:
         return Full(_without_channel(node, source, world, layer, scene))  # type: ignore[arg-type]
     return Full(layer(scene.full(source)))
 
@@ -78,7 +78,8 @@ def linear(node: fx.Node, scene: Scene) -> World:
         if key not in scene.rests:
             scene.rests[key] = scene.base[node] - F.linear(scene.base[source][:, world.low : world.high], weight)
         return Full(scene.worlds.add_(F.linear(world.content, weight), scene.rests[key]))
-    if not isinstance(world, Single):
+    across = isinstance(world, Single) and world.axis == 1 and len(source.meta["shape"]) > 2  # reads rows of maps
+    if not isinstance(world, Single) or across:
         return Full(layer(scene.full(source)))
     worlds, out = scene.worlds, scene.worlds.of(scene.base[node])
     change = worlds.channel_of(scene.base[source], world.offset, world.axis, world.width)
@@ -86,7 +87,11 @@ def linear(node: fx.Node, scene: Scene) -> World:
     if world.width == 1:
         weight = layer.weight.t()[worlds.channel + world.offset]
         return Full(out.addcmul_(change, weight.view(len(weight), *[1] * (out.dim() - 2), -1)))
-    blocks = layer.weight.unflatten(1, (-1, world.width))
     for channel, start, stop in worlds.runs:
-        out[start:stop].addmm_(change[start:stop], blocks[:, channel + world.offset].t())
+        first = world.offset + channel * world.width
+        block = layer.weight[:, first : first + world.width]
+        if out.dim() == 2:
+            out[start:stop].addmm_(change[start:stop], block.t())
+        else:
+            out[start:stop].add_(F.linear(change[start:stop], block))
     return Full(out)

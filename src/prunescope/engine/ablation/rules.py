@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunescope.engine.ablation.capture import is_call_of, parameter
-from prunescope.engine.ablation.gates import NORMS, channelwise, gate, is_cat
+from prunescope.engine.ablation.channelwise import along_last, channelwise, is_norm, is_relu
+from prunescope.engine.ablation.gates import gate, is_cat, is_flatten
 from prunescope.engine.ablation.layer_rules import convolution, linear
-from prunescope.engine.ablation.scene import Scene, content_of, put
+from prunescope.engine.ablation.nodes import is_plain_call_of, parameter
+from prunescope.engine.ablation.scene import Scene, content_of, share
 from prunescope.engine.ablation.worlds import Full, Part, Single, World
 from prunescope.models.layers import CONVOLUTIONS
 
@@ -25,16 +25,21 @@ def rule_of(node: fx.Node) -> Rule:
     if node.target is gate:
         return _gate
     if channelwise(node):
-        return _norm if is_call_of(node, NORMS) else _channelwise
-    if is_call_of(node, CONVOLUTIONS):
+        return _norm if is_norm(node) else _channelwise
+    if is_plain_call_of(node, CONVOLUTIONS):
         return convolution
-    if is_call_of(node, (nn.Linear,)):
+    if is_plain_call_of(node, (nn.Linear,)):
         return linear
     if is_cat(node):
         return _cat
     if is_sum(node):
         return _sum
-    return _flatten if _is_flatten(node) else _other
+    return _flatten if is_flatten(node) else _other
+
+
+def makes_its_own(node: fx.Node, rule: Rule) -> bool:
+    """Whether a node's rule gives a tensor that no other value shares."""
+    return rule in (convolution, linear, _sum, _norm) or (rule is _channelwise and is_relu(node))
 
 
 def is_sum(node: fx.Node) -> bool:
@@ -46,30 +51,17 @@ def is_sum(node: fx.Node) -> bool:
     )  # fmt: skip
 
 
-def _is_flatten(node: fx.Node) -> bool:
-    source = node.all_input_nodes[0].meta.get("shape") if node.all_input_nodes else None
-    flattens = node.target in (torch.flatten, "flatten", "view", "reshape") or is_call_of(node, (nn.Flatten,))
-    return flattens and source is not None and len(source) == 4 and node.meta["leads"] and len(node.meta["shape"]) == 2
-
-
 def _gate(node: fx.Node, scene: Scene) -> World:
     source: fx.Node = node.args[0]  # type: ignore[assignment]
-    event, world = scene.events.get(node), scene.differing.get(source)
-    if event is not None and (world is None or isinstance(world, Single)):
-        return event  # a layer that reads its own channel again: it is gone all the same
-    if event is None and node not in scene.closed:
-        return world  # type: ignore[return-value]
-    if event is None and isinstance(world, Single):
-        here = scene.closed[node][scene.worlds.channel + world.offset]
+    world = scene.differing[source]
+    if node not in scene.closed:
+        return world
+    if isinstance(world, Single):
         content = content_of(world, source, scene)
-        return Single(content * here.view(-1, *[1] * (content.dim() - 1)), world.offset, world.axis, world.width)
+        content = content * share(scene.closed[node], world, content, scene.worlds)
+        return Single(content, world.offset, world.axis, world.width)
     out = scene.full(source)
-    out = out.clone() if isinstance(world, Full) else out
-    if node in scene.closed:
-        out *= through(scene.closed[node], node, out)
-    if event is not None:
-        put(out, event, scene.worlds)
-    return Full(out)
+    return Full(out * through(scene.closed[node], node, out))
 
 
 def through(keep: Tensor, node: fx.Node, value: Tensor) -> Tensor:
@@ -80,10 +72,10 @@ def through(keep: Tensor, node: fx.Node, value: Tensor) -> Tensor:
 def _channelwise(node: fx.Node, scene: Scene) -> World:
     source = node.all_input_nodes[0]
     world = scene.differing[source]
-    if isinstance(world, Single):
+    if isinstance(world, Single) and (world.axis == 1 or along_last(node)):
         content = content_of(world, source, scene)
         return Single(_apply(node, content), world.offset, world.axis, world.width)
-    content = world.content
+    content = world.content if isinstance(world, Part) else scene.full(source)
     if is_relu(node) and source in scene.spare[node]:
         content = torch.relu_(content)
     else:
@@ -96,16 +88,11 @@ def _apply(node: fx.Node, content: Any) -> Any:
     return node.meta["call"](*args, **kwargs)
 
 
-def is_relu(node: fx.Node) -> bool:
-    """Whether a node is a ReLU."""
-    return node.target in (F.relu, torch.relu, "relu") or is_call_of(node, (nn.ReLU,))
-
-
 def _norm(node: fx.Node, scene: Scene) -> World:
     source, norm = node.all_input_nodes[0], cast(nn.BatchNorm2d, parameter(node))
     world = scene.differing[source]
-    if isinstance(world, Full):
-        return Full(norm(world.content))
+    if isinstance(world, Full) or (isinstance(world, Single) and world.axis == -1 and not along_last(node)):
+        return Full(norm(scene.full(source)))
     assert norm.running_var is not None and norm.running_mean is not None  # noqa: PT018 (both or none)
     scale = (norm.running_var + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
@@ -115,9 +102,8 @@ def _norm(node: fx.Node, scene: Scene) -> World:
         part = slice(world.low, world.high)
         return Part(world.content * scale[part].view(view) + shift[part].view(view), world.low, world.high)
     content = content_of(world, source, scene)
-    view = (-1, *[1] * (content.dim() - 1))
-    here = scene.worlds.channel + world.offset
-    return Single(content * scale[here].view(view) + shift[here].view(view), world.offset, world.axis)
+    scale, shift = (share(vector, world, content, scene.worlds) for vector in (scale, shift))
+    return Single(content * scale + shift, world.offset, world.axis, world.width)
 
 
 def _sum(node: fx.Node, scene: Scene) -> World:
@@ -148,28 +134,26 @@ def _cat(node: fx.Node, scene: Scene) -> World:
         starts.append(starts[-1] + part.meta["shape"][1])
     changed = [i for i, part in enumerate(parts) if part in scene.differing]
     world = scene.differing[parts[changed[0]]]
-    if len(changed) == 1 and isinstance(world, Single):
+    if len(changed) == 1 and isinstance(world, Single) and (world.axis == 1 or len(node.meta["shape"]) == 2):
         return Single(world.content, world.offset + starts[changed[0]], world.axis, world.width)
-    if len(changed) == 1:
-        assert isinstance(world, Part | Full)
-        low = starts[changed[0]] + (world.low if isinstance(world, Part) else 0)
-        return Part(world.content, low, low + world.content.shape[1])
+    if len(changed) == 1 and isinstance(world, Part):
+        return Part(world.content, starts[changed[0]] + world.low, starts[changed[0]] + world.high)
     first, last = changed[0], changed[-1] + 1
     pieces = [scene.full(part) for part in parts[first:last]]
-    return Part(torch.cat(pieces, dim=1), starts[first], starts[last])
+    return Part(torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0], starts[first], starts[last])
 
 
 def _flatten(node: fx.Node, scene: Scene) -> World:
     source = node.all_input_nodes[0]
     world = scene.differing[source]
     _, _, height, width = source.meta["shape"]
-    if isinstance(world, Single):
+    places = height * width
+    if isinstance(world, Single) and world.axis == 1:
         content = None if world.content is None else world.content.flatten(1)
-        return Single(content, world.offset, 1, height * width)
+        return Single(content, world.offset * places, -1, places)
     if isinstance(world, Part):
-        places = height * width
         return Part(world.content.flatten(1), world.low * places, world.high * places)
-    return Full(world.content.flatten(1))
+    return Full(scene.full(source).flatten(1))
 
 
 def _other(node: fx.Node, scene: Scene) -> World:

@@ -63,12 +63,9 @@ class Worlds:
         return rows(base, self.image)
 
     def channel_of(self, base: Tensor, offset: int, axis: int, width: int = 1) -> Tensor:
-        """Every world's own channel of the whole network's value: (images, C, ...) to (n, width, ...), a copy."""
-        if axis == -1 and base.dim() > 2:
-            return base.movedim(-1, 1)[self.image, self.channel + offset].unsqueeze(-1)
-        if width > 1:
-            return base.unflatten(1, (-1, width))[self.image, self.channel + offset]
-        return base[self.image, self.channel + offset].unsqueeze(1)
+        """A copy of every world's own channel of the whole value: (n, 1, ...) or, of blocks, (n, ..., width)."""
+        found = units(base, offset, axis, width)[self.image, self.channel]
+        return found.unsqueeze(1) if axis == 1 else found
 
     def add_(self, content: Tensor, base: Tensor) -> Tensor:
         """Add the whole network's value to every world's, in place."""
@@ -83,16 +80,21 @@ class Single:
     """One channel differs.
 
     Attributes:
-        content: (n, 1, ...) or, along the last axis, (n, ..., 1): what it holds instead. None: zeros.
-        offset: index of the layer's first channel in this value.
+        content: (n, 1, ...) or, along the last axis, (n, ..., width): what it holds instead. None: zeros.
+        offset: index of the first number of the layer's first channel in this value.
         axis: of the channels, 1 or -1.
-        width: numbers of a channel, where maps were flattened: (n, width) is the content then.
+        width: numbers of a channel side by side on the last axis: more than one of an attention head, and where maps
+            were flattened.
     """
 
     content: Tensor | None
     offset: int
     axis: int
     width: int = 1
+
+    def lies_like(self, other: Single) -> bool:
+        """Whether both are of the same channels of a value."""
+        return (self.offset, self.axis, self.width) == (other.offset, other.axis, other.width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,17 @@ class Full:
 
 
 World: TypeAlias = Single | Part | Full
+
+
+def units(value: Tensor, offset: int, axis: int, width: int = 1) -> Tensor:
+    """A view by channel of a value, from a layer's first channel on: (rows, channels, ...).
+
+    Of maps (axis 1): (rows, channels, H, W). Of blocks along the last axis: (rows, channels, ..., width).
+    """
+    if axis == 1:
+        return value[:, offset:]
+    count = (value.shape[-1] - offset) // width
+    return value[..., offset : offset + count * width].unflatten(-1, (count, width)).movedim(-2, 1)
 
 
 def empty(count: int, like: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""Operations that treat every channel by itself: a unit is not read there, and its channel passes through."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from prunescope.engine.ablation.nodes import is_plain_call_of
+
+#: Of each number by itself.
+_ELEMENTWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid,
+    nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus,
+)  # fmt: skip
+_FUNCTIONS = {
+    F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish, F.hardswish,
+    F.hardsigmoid, F.hardtanh, torch.sigmoid, F.sigmoid, torch.tanh, F.tanh, F.softplus, F.dropout, torch.clamp,
+}  # fmt: skip
+_METHODS = {"relu", "sigmoid", "tanh", "contiguous", "clamp"}
+_SCALAR = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.mul}
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+#: Over the places of maps with so many axes.
+_OVER_PLACES: dict[int, tuple[type[nn.Module], ...]] = {
+    3: (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d),
+    4: (
+        nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d, nn.ZeroPad2d,
+        nn.ReflectionPad2d, nn.Upsample,
+    ),
+    5: (nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d),
+}  # fmt: skip
+_FUNCTIONS_OVER_PLACES = {
+    F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate, torch.mean, "mean",
+}  # fmt: skip
+
+
+def channelwise(node: fx.Node) -> bool:
+    """Whether a node treats every channel of its only tensor by itself, channels being on axis 1."""
+    return elementwise(node) or is_norm(node) or (_has_one_value(node) and _pools(node))
+
+
+def along_last(node: fx.Node) -> bool:
+    """Whether a channelwise node is so too for channels on the last axis."""
+    return elementwise(node) or len(node.all_input_nodes[0].meta["shape"]) == 2
+
+
+def elementwise(node: fx.Node) -> bool:
+    """Whether a node is a function of each number of its only tensor."""
+    shape = node.meta["shape"]
+    if shape is None or len(node.all_input_nodes) != 1 or node.all_input_nodes[0].meta["shape"] != shape:
+        return False
+    if node.op == "call_module":
+        return is_plain_call_of(node, _ELEMENTWISE)
+    if node.target in _SCALAR:
+        return len(node.args) == 2 and isinstance(node.args[0], fx.Node)
+    return node.target in (_METHODS if node.op == "call_method" else _FUNCTIONS)
+
+
+def is_norm(node: fx.Node) -> bool:
+    """Whether a node is a batch norm: a scale and a shift of every channel."""
+    return _has_one_value(node) and is_plain_call_of(node, NORMS)
+
+
+def is_relu(node: fx.Node) -> bool:
+    """Whether a node is a ReLU."""
+    return node.target in (F.relu, torch.relu, "relu") or is_plain_call_of(node, (nn.ReLU,))
+
+
+def _has_one_value(node: fx.Node) -> bool:
+    return len(node.all_input_nodes) == 1 and bool(node.all_input_nodes[0].meta["leads"] and node.meta["leads"])
+
+
+def _pools(node: fx.Node) -> bool:
+    axes = len(node.all_input_nodes[0].meta["shape"])
+    if node.op == "call_module":
+        return is_plain_call_of(node, _OVER_PLACES.get(axes, ()))
+    if node.target not in _FUNCTIONS_OVER_PLACES or axes != 4:
+        return False
+    if node.target not in (torch.mean, "mean"):
+        return True
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    return isinstance(dims, (list, tuple)) and sorted(int(dim) % 4 for dim in dims) == [2, 3]
