@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.compat import torchvision_module
-from prunescope.core.errors import PrunescopeError
+from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
 from prunescope.engine.ablation import chunk, deciders, gap_errors, linear_screen
@@ -246,3 +246,44 @@ def test_progress_counts_every_world() -> None:
     found = ablate(small(), split(), on_worlds=lambda done, of: told.append((done, of)))
     assert told == sorted(told)
     assert told[-1] == (found.worlds, found.worlds)
+
+
+class Crossed(nn.Module):
+    """A scale that is made of the images, but has no axis of images in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = self.two(x).mean((2, 3)).t()
+        return self.head(torch.relu(self.one(x)).mean((2, 3)) + beside.t())
+
+
+class Frames(nn.Module):
+    """Halves of images side by side on the axis of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head = nn.Conv2d(3, 4, 3), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        x = x.unflatten(2, (2, 16)).transpose(1, 2).reshape(n * 2, 3, 16, 32)
+        return self.head(torch.relu(self.one(x)).mean((2, 3)).reshape(n, 8))
+
+
+def test_what_cannot_be_replayed_is_refused_or_run_in_full() -> None:
+    model, data = lively(Crossed), split()
+    found, x = ablate(model, data, layers=["one"]), images_of(data)
+    for channel, row in enumerate(found.predicted):
+        with torch.no_grad():
+            kept = torch.relu(model.one(x)).mean((2, 3))  # type: ignore[operator, union-attr]
+            kept[:, channel] = 0
+            other = model.two(x).mean((2, 3))  # type: ignore[operator, union-attr]
+            assert torch.equal(row.long(), model.head(kept + other).argmax(1))  # type: ignore[operator, union-attr]
+    with (
+        pytest.warns(PrunescopeWarning, match="layer 'one' is taken out by full forward passes"),
+        pytest.raises(PrunescopeError, match="what layer 'one' gives cannot be told apart by image"),
+    ):
+        ablate(lively(Frames), data, layers=["one"])

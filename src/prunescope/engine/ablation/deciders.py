@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import Chunk
 from prunescope.engine.ablation.replay import Stage
+from prunescope.engine.ablation.scene import Unfollowed
 
 #: Differences between logits that may be rounding, as a share of the largest logit of the whole network.
 ROUNDING = 1e-4
@@ -33,8 +36,11 @@ def error_of_gaps(exact: Tensor, other: Tensor) -> float:
 class Exact:
     """Float32 replays; what is within rounding of a tie is decided by a full forward pass of the unfolded network.
 
+    A layer that cannot be replayed for many worlds at once is taken out by full forward passes, with a warning.
+
     Attributes:
-        redone: how many worlds were.
+        redone: how many worlds were decided by a full pass.
+        slow: layers that cannot be replayed.
     """
 
     def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
@@ -42,6 +48,7 @@ class Exact:
         for stage in (self.stage, self.plain):
             stage.traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.redone = 0
+        self.slow: set[str] = set()
         self.chunk: Chunk | None = None
 
     def begin(self, gone: Mapping[str, Tensor]) -> None:
@@ -67,13 +74,29 @@ class Exact:
             channel: (n,) of every world, sorted; with `image` None: channels, each without every image.
         """
         assert self.chunk is not None
-        logits = replayed(self.stage, self.chunk, layer, channel, image)
+        try:
+            logits = replayed(self.stage, self.chunk, layer, channel, image)
+        except Unfollowed as reason:
+            return self._slowly(layer, *named(channel, image, len(self.chunk)), reason)
         channel, image = named(channel, image, len(self.chunk))
         near = (gap(logits) <= ROUNDING * self.chunk.logits.abs().amax()).nonzero().squeeze(1)
         self.redone += len(near)
         for at in near.split(64) if len(near) else ():
             logits[at] = self.plain.full(layer, channel[at], self.chunk.images[image[at]])
         return logits
+
+    def _slowly(self, layer: str, channel: Tensor, image: Tensor, reason: Unfollowed) -> Tensor:
+        assert self.chunk is not None
+        if layer not in self.slow:
+            self.slow.add(layer)
+            text = f"layer {layer!r} is taken out by full forward passes, which is slow: {reason}"
+            warnings.warn(text, PrunescopeWarning, stacklevel=2)
+        self.redone += len(channel)
+        parts = zip(channel.split(64), image.split(64), strict=True)
+        try:
+            return torch.cat([self.plain.full(layer, c, self.chunk.images[i]).float() for c, i in parts])
+        except Unfollowed:
+            raise PrunescopeError(f"what layer {layer!r} gives cannot be told apart by image: {reason}") from None
 
 
 def replayed(stage: Stage, chunk: Chunk, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
@@ -132,8 +155,13 @@ class LowPrecision:
 
     def decide(self, layer: str, channel: Tensor, image: Tensor | None = None) -> Tensor:
         """Logits (n, classes) of every world, as `Exact.decide`."""
+        if layer in self.exact.slow:
+            return self.exact.decide(layer, channel, image)
         if layer not in self.tolerance:
-            self._measure(layer)
+            try:
+                self._measure(layer)
+            except Unfollowed:
+                return self.exact.decide(layer, channel, image)
         logits = self._low(layer, channel, image)
         near = (gap(logits) <= self.tolerance[layer]).nonzero().squeeze(1)
         if len(near):

@@ -91,9 +91,9 @@ class LinearScreen:
         size = self.before.new_zeros(len(channels), len(self.before))
         for reading in self.stage.readings[layer]:
             if reading.gate in self.changes:
-                here = channels + reading.offset
-                change += self.changes[reading.gate][:, here].transpose(0, 1)
-                size += self.sizes[reading.gate][:, here].t()
+                here = reading.index(channels)  # (channels, numbers of each)
+                change += self.changes[reading.gate][:, here].sum(2).transpose(0, 1)
+                size += self.sizes[reading.gate][:, here].sum(2).t()
         first = self.before[:, 0] + change[..., 0]
         gaps = self.before[:, :1] - self.before[:, 1:] + change[..., 1:]
         gaps = torch.cat([gaps, (first - self.rest)[..., None]], -1)
