@@ -183,19 +183,27 @@ class Ranking:
     undecided: int
 
 
-def order(found: Reductions) -> Ranking:
+def order(found: Reductions, *, rounding: float = 0.0) -> Ranking:
     """Units by CAR, then by the mean drop of the true class's log-probability, then by index.
 
     CAR moves in steps of one image, so ties are common; they are told by whole counts, not by rounded shares.
+
+    Args:
+        rounding: drops that lie no further apart are equal, and so is all that such steps connect. Computed in other
+            batches, drops differ in their last digits; twins would be told apart by them.
     """
     net = (found.losses - found.gains).sum(axis=1)
     drop = np.zeros(len(net)) if found.drops is None else found.mean_drop
-    return Ranking(np.lexsort((np.arange(len(net)), drop, net)), _shared(net), _shared(np.stack([net, drop], axis=1)))
+    first = np.lexsort((drop, net))
+    apart = (np.diff(net[first]) != 0) | (np.diff(drop[first]) > rounding)
+    group = np.empty(len(net), dtype=np.int64)
+    group[first] = np.cumsum(np.r_[0, apart][: len(net)])
+    return Ranking(np.argsort(group, kind="stable"), _shared(net), _shared(group))
 
 
 def _shared(keys: Array) -> int:
-    """How many rows occur more than once."""
-    counts = np.unique(keys, axis=0, return_counts=True)[1]
+    """How many have a key that another has as well."""
+    counts = np.unique(keys, return_counts=True)[1]
     return int(counts[counts > 1].sum())
 
 

@@ -1,0 +1,91 @@
+"""What a network says without sets of channels: many sets, one after the other, in one pass over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx
+
+from prunescope.core.errors import PrunescopeError, choices
+from prunescope.data.split import Split
+from prunescope.engine.ablation.ablate import Ablator
+from prunescope.engine.ablation.capture import evaluate
+from prunescope.engine.ablation.replay import Stage
+from prunescope.engine.ablation.rules import through
+
+#: {layer: channels}.
+Units: TypeAlias = Mapping[str, Sequence[int]]
+#: Removals (layer, channel), first removed first.
+Order: TypeAlias = tuple[tuple[str, int], ...]
+
+
+@torch.inference_mode()
+def predictions(ablator: Ablator, split: Split, sets: Sequence[Units]) -> Tensor:
+    """Class of every image without each of the sets of channels, int16 (sets, images).
+
+    A channel that is gone is zero where it is read, as in `Ablator`. From one set to the next only what depends on the
+    layers in which they differ is computed again: neighbours should differ in few layers, and late ones.
+
+    Raises:
+        PrunescopeError: an unknown layer or channel, or images of another shape than the network was captured for.
+    """
+    stage = ablator.exact.stage
+    if split.shape != ablator.split.shape:
+        raise PrunescopeError(f"the network was captured for images {ablator.split.shape}, got {split.shape}")
+    named = [units_of(stage.channels, units) for units in sets]
+    tensors = [{name: torch.tensor(channels, dtype=torch.int64) for name, channels in units.items()} for units in named]
+    found = torch.empty(len(tensors), len(split), dtype=torch.int16)
+    for index, x, _ in split.batches(ablator.batch_size, ablator.device):
+        for row, logits in enumerate(_one_by_one(stage, x, tensors)):
+            found[row, index] = logits.argmax(1).to("cpu", torch.int16)
+    return found
+
+
+def _one_by_one(stage: Stage, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -> Iterator[Tensor]:
+    """Logits (B, classes) of the same images without each set."""
+    values: dict[fx.Node, Any] = {}
+    before: Mapping[str, Tensor] = {}
+    for units in sets:
+        stage.close(units)
+        if not values:
+            values = stage.run(images)
+        else:
+            _run_again(stage, values, _layers_that_differ(before, units))
+        before = units
+        yield stage.logits(values)
+
+
+def _run_again(stage: Stage, values: dict[fx.Node, Any], layers: Sequence[str]) -> None:
+    """Bring everything that depends on these layers' gates up to date."""
+    touched = {node for layer in layers for node in stage.plans[layer].nodes}
+    for node in stage.traced.graph.nodes if touched else ():
+        if node in touched:
+            values[node] = evaluate(node, values)
+            if node in stage.closed:
+                values[node] = values[node] * through(stage.closed[node], node, values[node])
+
+
+def _layers_that_differ(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    none = torch.empty(0, dtype=torch.int64)
+    return [name for name in {**one, **other} if not torch.equal(one.get(name, none), other.get(name, none))]
+
+
+def units_of(channels: Mapping[str, int], layers: Sequence[str] | Units | None) -> dict[str, list[int]]:
+    """{layer: channels in their order} of what was asked for: names of layers, {layer: channels}, or None: all.
+
+    Args:
+        channels: {layer: how many it has}.
+
+    Raises:
+        PrunescopeError: an unknown layer or channel, or one named twice.
+    """
+    found = {}
+    for name in channels if layers is None else layers:
+        if name not in channels:
+            raise choices("layer with units", name, channels)
+        found[name] = sorted(layers[name] if isinstance(layers, Mapping) else range(channels[name]))
+        if len(set(found[name])) < len(found[name]) or not set(found[name]) <= set(range(channels[name])):
+            raise PrunescopeError(f"{name} has channels 0 to {channels[name] - 1}, each once; got {found[name]}")
+    return found
