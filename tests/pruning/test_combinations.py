@@ -23,7 +23,7 @@ from prunescope.pruning.turn import whole_mask
 #: Criteria that are slow by default.
 QUICK: dict[str, dict[str, Any]] = {"synflow": {"iterations": 3}, "movement": {"steps": 3}}
 #: All of whose scores are those of filters: written out here, so that none joins or leaves unseen.
-OF_FILTERS = {"activation", "apoz", "bn-scale", "chip", "fpgm", "taylor-gate"}
+OF_FILTERS = {"activation", "apoz", "bn-scale", "car", "chip", "fpgm", "taylor-gate"}
 CUTS: dict[str, Granularity] = {
     **{name: granularity(name) for name in granularities},
     "channel, outgoing": granularity("channel", members="outgoing"),

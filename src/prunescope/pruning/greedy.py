@@ -130,8 +130,8 @@ def greedy(
     >>> model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     >>> images = torch.randint(0, 255, (5, 1, 4, 4), dtype=torch.uint8)
     >>> split = Split(images, torch.tensor([0, 1, 0, 1, 1]), [str(i) for i in range(5)], ("a", "b"))
-    >>> sorted(greedy(model, split).order) in ([("0", 0), ("0", 1)], [("0", 0), ("0", 2)], [("0", 1), ("0", 2)])
-    True
+    >>> len(greedy(model, split).steps)
+    2
 
     Raises:
         Untraceable: torch.fx cannot follow the network.
