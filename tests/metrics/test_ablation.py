@@ -188,3 +188,16 @@ def test_without_drops_there_are_none() -> None:
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(PrunescopeError, match=message):
         reductions(**{**case(), **changes})
+
+
+def test_drops_that_rounding_tells_apart_are_equal_and_chains_of_them_too() -> None:
+    whole, labels = np.ones(4, dtype=bool), np.array([0, 0, 1, 1])
+    correct = np.tile(whole, (6, 1))
+    correct[5, 0] = False
+    drop = np.repeat(np.array([[3e-8], [2e-8], [1e-8], [0.5], [-0.2], [-0.3]]), 4, axis=1)
+    found = reductions(correct, whole, labels, NAMES[:2], drop=drop)
+    assert order(found).order.tolist() == [4, 2, 1, 0, 3, 5]
+    ranked = order(found, rounding=1.5e-8)
+    assert ranked.order.tolist() == [4, 0, 1, 2, 3, 5]
+    assert (ranked.tied, ranked.undecided) == (5, 3)
+    assert order(found, rounding=0.5e-8).undecided == 0

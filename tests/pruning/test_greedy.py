@@ -240,6 +240,19 @@ def test_an_exact_race_finds_the_winner_of_none(seed: int, size: int, plant: str
         assert one.choice.spared == 0
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6), st.sets(st.integers(0, 4), min_size=1, max_size=3), st.sets(st.integers(0, 3), max_size=2)
+)
+def test_an_exact_race_is_run_in_the_network_as_it_is_by_then(seed: int, one: set[int], two: set[int]) -> None:
+    """Without channels of earlier layers, others are zero elsewhere than in the whole network."""
+    ablator = Ablator(net(seed), images(24, seed))
+    candidates = {"two": sorted({0, 1, 2, 3} - two), "three": range(4), "hidden": range(3)}
+    gone = {"one": sorted(one), "two": sorted(two)}
+    whole, raced = (choose(ablator, candidates, gone, race=Race(by, images=2)) for by in ("none", "exact"))
+    assert (whole.layer, whole.channel, whole.after) == (raced.layer, raced.channel, raced.after)
+
+
 def test_an_exact_race_spares_what_cannot_win() -> None:
     """A dead filter stays right for sure; all others can only lose."""
     model, split = planted()

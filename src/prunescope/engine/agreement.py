@@ -124,9 +124,9 @@ class _Maps:
 
     def whole(self, images: Tensor) -> tuple[Array, Tensor]:
         """Maps (B, h, w) for the classes that the network predicts, and these (B,)."""
-        with torch.inference_mode():
+        with torch.no_grad():
             said = self.stage.logits(self.stage.run(images)).argmax(1)
-        return self._of(images, said.clone(), {}), said
+        return self._of(images, said, {}), said
 
     def without(
         self, images: Tensor, said: Tensor, layer: str, channels: Sequence[int], at_once: int

@@ -62,7 +62,7 @@ class Choice:
         car: accuracy of the network minus accuracy without it, -1 to 1.
         drop: fall of the true class's mean log-probability, in nats.
         before, after: accuracy with and without it.
-        tied: how many others have the same CAR.
+        tied: how many others have the same CAR, of those that saw all images.
         undecided: how many of these have the same drop as well, so that the lower position decided.
         asked: candidates x images that were computed.
         spared: candidates x images that were not.
@@ -106,7 +106,7 @@ class _Field:
     """The candidates, and what was seen of them.
 
     Attributes:
-        layer, channel: of each candidate (U,), in their order.
+        units: (layer, channel) of each of U candidates.
         right: bool (U, images): right without it? As far as it was seen.
         whole: bool (images,): right with it?
         drops: sums (U, classes) over the images that it was seen on.
