@@ -6,7 +6,7 @@ network's Grad-CAM falls: a filter may be spared for the decision and yet change
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,7 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import bytes_per_image
 from prunescope.engine.ablation.replay import Stage
-from prunescope.engine.ablation.scene import put
-from prunescope.engine.ablation.worlds import Single, Worlds
+from prunescope.engine.ablation.worlds import Worlds
 from prunescope.engine.attribute import gradcam
 from prunescope.engine.untouched import untouched
 from prunescope.engine.without import Order, Units, units_of
@@ -132,26 +131,19 @@ class _Maps:
         self, images: Tensor, said: Tensor, layer: str, channels: Sequence[int], at_once: int
     ) -> Iterator[Array]:  # fmt: skip
         """Maps (channels x B, h, w) of so many channels at a time, for these classes."""
-        readings = {reading.gate: reading for reading in self.stage.readings[layer]}
         for start in range(0, len(channels), at_once):
             worlds = Worlds.grid(torch.tensor(channels[start : start + at_once], device=images.device), len(images))
-
-            def gone(node: fx.Node, value: Tensor, worlds: Worlds = worlds) -> Tensor:
-                value = value.clone()
-                put(value, Single(None, readings[node].offset, readings[node].axis), worlds)
-                return value
-
-            yield self._of(images[worlds.image], said[worlds.image], dict.fromkeys(readings, gone))
+            yield self._of(images[worlds.image], said[worlds.image], self.stage.without(layer, worlds))
 
     @torch.enable_grad()
-    def _of(self, images: Tensor, said: Tensor, change: dict[fx.Node, object]) -> Array:
+    def _of(self, images: Tensor, said: Tensor, change: Mapping[fx.Node, Callable[[fx.Node, Tensor], Tensor]]) -> Array:
         kept: list[Tensor] = []
 
         def keep(_node: fx.Node, value: Tensor) -> Tensor:
             kept.append(value.detach().requires_grad_())
             return kept[0]
 
-        values = self.stage.run(images, {**change, self.at: keep})  # type: ignore[dict-item]
+        values = self.stage.run(images, {**change, self.at: keep})
         target = self.stage.logits(values).gather(1, said[:, None]).sum()
         (gradient,) = torch.autograd.grad(target, kept[0])
         found: Array = gradcam(kept[0].detach(), gradient).cpu().numpy()

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
-from prunescope.engine.ablation.capture import evaluate
+from prunescope.engine.ablation.nodes import evaluate
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.rules import through
 

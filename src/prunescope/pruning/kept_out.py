@@ -10,8 +10,10 @@ from torch import fx, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
-from prunescope.engine.ablation.capture import capture, is_call_of
-from prunescope.engine.ablation.gates import NORMS, is_cat
+from prunescope.engine.ablation.capture import capture
+from prunescope.engine.ablation.channelwise import NORMS
+from prunescope.engine.ablation.gates import is_cat
+from prunescope.engine.ablation.nodes import is_call_of
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.without import Units, units_of
 
@@ -74,7 +76,7 @@ def _require_zeros(model: nn.Module, mask: Mask, gone: Units, shape: tuple[int, 
     values = stage.run(torch.linspace(-1, 1, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape).to(first))
     for layer, channels in gone.items():
         for reading in stage.readings[layer]:
-            at = torch.tensor(channels, dtype=torch.int64) + reading.offset
+            at = reading.index(torch.tensor(channels, dtype=torch.int64)).flatten()
             if bool(values[reading.gate].movedim(reading.axis, 0)[at].any()):
                 raise PrunescopeError(
                     f"weights of zero do not keep channels of {layer!r} out: before it is read something makes zero "

@@ -18,6 +18,7 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.ablation.deciders import gap
 from prunescope.engine.ablation.gates import Reading
+from prunescope.engine.ablation.scene import images_first
 from prunescope.engine.without import Units
 from prunescope.metrics.ablation import order, reductions
 from prunescope.metrics.racing import can_win, unbeaten
@@ -199,15 +200,16 @@ def _look(ablator: Ablator, units: Sequence[tuple[str, int]], gone: Units) -> tu
         margin[index], right[index] = gap(logits).cpu(), (logits.argmax(1) == y).cpu()
         for layer, at in rows.items():
             channels = [units[i][1] for i in at]
-            blank = torch.stack([_blank(values[r.gate], r)[:, channels] for r in stage.readings[layer]]).all(0)
+            blank = torch.stack([_blank(values[r.gate], r, channels) for r in stage.readings[layer]]).all(0)
             unread[torch.tensor(at)[:, None], index] = blank.t().cpu()
     return margin.numpy(), right.numpy(), unread.numpy()
 
 
-def _blank(value: Tensor, reading: Reading) -> Tensor:
-    """Bool (images, channels from the layer's first on): zero at all places."""
-    zero = value.movedim(reading.axis, 1) == 0
-    return zero.flatten(1).unflatten(1, (zero.shape[1], -1)).all(2)[:, reading.offset :]
+def _blank(value: Tensor, reading: Reading, channels: list[int]) -> Tensor:
+    """Bool (images, channels): zero at all places."""
+    found = images_first(reading.gate, value).movedim(reading.axis, 1)
+    here = found[:, reading.index(torch.tensor(channels))]
+    return (here == 0).flatten(2).all(2)
 
 
 def _on(ablator: Ablator, split: Split) -> Ablator:

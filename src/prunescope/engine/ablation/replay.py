@@ -117,6 +117,10 @@ class Stage:
     def full(self, layer: str, channel: Tensor, images: Tensor) -> Tensor:
         """Logits (n, classes) of every image (n, C, H, W) without its own channel (n,), by a full forward pass."""
         worlds = Worlds.pairs(channel, torch.arange(len(images), device=images.device), len(images))
+        return self.logits(self.run(images, self.without(layer, worlds)))
+
+    def without(self, layer: str, worlds: Worlds) -> dict[fx.Node, Callable[[fx.Node, Tensor], Tensor]]:
+        """For `run` on one image per world: what takes every world's channel out."""
 
         def gone(node: fx.Node, value: Tensor) -> Tensor:
             value = value.clone()
@@ -125,8 +129,7 @@ class Stage:
                     put(images_first(node, value), Single(None, at.offset, at.axis, at.width), worlds)
             return value
 
-        gates = [reading.gate for reading in self.readings[layer]]
-        return self.logits(self.run(images, dict.fromkeys(gates, gone)))
+        return dict.fromkeys((reading.gate for reading in self.readings[layer]), gone)
 
 
 def _by_node(places: Sequence[Reading]) -> dict[fx.Node, list[Reading]]:
