@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prunescope.data.split import Dataset as Dataset
     from prunescope.data.split import Split as Split
     from prunescope.engine.ablation.answers import Effort as Effort
+    from prunescope.engine.agreement import explanation_agreement as explanation_agreement
     from prunescope.engine.cost import cost as cost
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
@@ -49,9 +50,13 @@ if TYPE_CHECKING:
     from prunescope.probes.car import car as car
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
     from prunescope.pruning.granularity import granularity as granularity
+    from prunescope.pruning.greedy import greedy as greedy
+    from prunescope.pruning.kept_out import removal_mask as removal_mask
     from prunescope.pruning.loop import rounds as rounds
     from prunescope.pruning.recipe import Recipe as Recipe
     from prunescope.pruning.regrow import Regrow as Regrow
+    from prunescope.pruning.removals import removal_curve as removal_curve
+    from prunescope.pruning.removals import removal_order as removal_order
     from prunescope.pruning.schedule import Rewind as Rewind
     from prunescope.pruning.schedule import Schedule as Schedule
     from prunescope.pruning.scope import Sensitivity as Sensitivity
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
     from prunescope.pruning.scoring import criterion as criterion
     from prunescope.pruning.scoring import cut as cut
     from prunescope.pruning.sensitivity import scan as scan
+    from prunescope.pruning.shapley import shapley_values as shapley_values
     from prunescope.pruning.summary import layer_table as layer_table
     from prunescope.pruning.zeros import own_zeros as own_zeros
     from prunescope.report.build import build_report as build_report
@@ -86,7 +92,9 @@ _HOMES = {
     "Criterion": "pruning.scoring", "criterion": "pruning.scoring", "cut": "pruning.scoring",
     "scan": "pruning.sensitivity", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros",
     "build_report": "report.build", "drift": "study.drift", "load_shrunk": "ticket.load", "prune": "ticket.prune",
-    "shrink_folder": "ticket.shrink",
+    "shrink_folder": "ticket.shrink", "explanation_agreement": "engine.agreement", "greedy": "pruning.greedy",
+    "removal_mask": "pruning.kept_out", "removal_curve": "pruning.removals", "removal_order": "pruning.removals",
+    "shapley_values": "pruning.shapley",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]

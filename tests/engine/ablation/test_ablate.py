@@ -222,6 +222,8 @@ def test_what_cannot_be_is_refused() -> None:
         ablate(model, data, layers={"0": [8]})
     with pytest.raises(PrunescopeError, match="unknown layer with units '10'"):
         ablate(model, data, layers=["10"])  # its outputs are the classes
+    with pytest.raises(PrunescopeError, match="Sequential has no layer whose channels are read"):
+        Ablator(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES)), data)
     with pytest.raises(PrunescopeError, match="unknown precision"):
         Effort("16")  # type: ignore[arg-type]
     with torch.no_grad():

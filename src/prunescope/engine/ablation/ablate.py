@@ -64,6 +64,8 @@ class Ablator:
         with untouched(model.to(device)):
             self.exact = Exact(model, split.shape)
             low = LowPrecision(self.exact, model, split.shape) if self.effort.precision == "bf16" else None
+        if not self.channels:
+            raise PrunescopeError(f"{type(model).__name__} has no layer whose channels are read within it: no units")
         self.decider: Exact | LowPrecision = low or self.exact
         self.batch_size = self._batch_size(batch_size)
 
