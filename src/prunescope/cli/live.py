@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -11,13 +12,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from prunescope.study.execute import Event, Outcome
 from prunescope.study.plan import Plan
 
+Drawn = TypeVar("Drawn", bound="_Drawing")
+
 
 def say(console: Console, text: str, style: str = "") -> None:
     """One line as it is: not wrapped, and brackets in names are no markup."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-class Live:
+class _Drawing:
+    """Bars that are there inside a `with`."""
+
+    _progress: Progress
+
+    def __enter__(self: Drawn) -> Drawn:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Live(_Drawing):
     """Draws the events of `execute`: a bar for the study and one per cell at work; plain lines when not a terminal."""
 
     def __init__(self, console: Console, plan: Plan, *, quiet: bool = False) -> None:
@@ -29,15 +47,6 @@ class Live:
         self._done = 0
         self._total = len(plan.cells)
         self._all = self._progress.add_task("[bold]study", total=self._total, unit="cells")
-
-    def __enter__(self) -> Live:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def on_event(self, event: Event) -> None:
         """Draw one event."""
@@ -80,7 +89,7 @@ class Live:
         self._progress.update(self._all, completed=self._done)
 
 
-class Rounds:
+class Rounds(_Drawing):
     """Draws the progress of pruning one network: a bar for its rounds and one for the epochs of the present one."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
@@ -88,15 +97,6 @@ class Rounds:
         self._progress = _bars(console, quiet)
         self._rounds = self._progress.add_task("prune", total=None, unit="rounds")
         self._epochs = self._progress.add_task("  train", total=None, unit="epochs")
-
-    def __enter__(self) -> Rounds:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def draw(self, done: int, rounds: int, epoch: float, epochs: float) -> None:
         """Counts as `ticket.run.Progress` gives them."""
@@ -106,21 +106,12 @@ class Rounds:
             say(self._console, f"[{done}/{rounds}] rounds")
 
 
-class Worlds:
+class Worlds(_Drawing):
     """Draws how many predictions without a unit are made."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._progress = _bars(console, quiet)
         self._bar = self._progress.add_task("units x images", total=None, unit="")
-
-    def __enter__(self) -> Worlds:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def draw(self, done: int, of: int) -> None:
         """So many of how many."""
