@@ -102,6 +102,14 @@ def logits_of(output: object) -> Tensor:
     return main if isinstance(main, Tensor) else output[0]  # type: ignore[index]
 
 
+def require_finite(logits: Tensor, index: Tensor, split: Split) -> None:
+    """Refuse logits (B, classes) of the images at `index` that are not finite; the message names the first image."""
+    broken = ~logits.isfinite().all(1).cpu()
+    if bool(broken.any()):
+        name = str(split.ids[index[broken].numpy()][0])
+        raise PrunescopeError(f"the network's logits are not finite, first for image {name!r}; are its weights?")
+
+
 def sweep(
     model: nn.Module,
     splits: Mapping[str, Split],

@@ -11,9 +11,7 @@ from torch import Tensor, fx
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
-from prunescope.engine.ablation.nodes import evaluate
 from prunescope.engine.ablation.replay import Stage
-from prunescope.engine.ablation.rules import through
 
 #: {layer: channels}.
 Units: TypeAlias = Mapping[str, Sequence[int]]
@@ -62,9 +60,7 @@ def _run_again(stage: Stage, values: dict[fx.Node, Any], layers: Sequence[str]) 
     touched = {node for layer in layers for node in stage.plans[layer].nodes}
     for node in stage.traced.graph.nodes if touched else ():
         if node in touched:
-            values[node] = evaluate(node, values)
-            if node in stage.closed:
-                values[node] = values[node] * through(stage.closed[node], node, values[node])
+            values[node] = stage.value(node, values)
 
 
 def _layers_that_differ(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:

@@ -18,7 +18,7 @@ from prunescope.data.subsets import stratified
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.ablation.answers import Ablation, Effort, Precision
 from prunescope.engine.sweep import Gatherer
-from prunescope.metrics.ablation import Ranking, Reductions, order, reductions
+from prunescope.metrics.ablation import Ranking, Reductions, order
 from prunescope.metrics.paired import holm
 from prunescope.models.layers import CONVOLUTIONS, matches, require_matches
 from prunescope.probes.base import Probe, Subject, probes
@@ -72,12 +72,8 @@ def car(
     """
     ablator = Ablator(model, split, effort=effort, seed=seed, batch_size=batch_size, device=device)
     found = ablator.run(_wanted(model, ablator.channels, layers), on_worlds=on_worlds)
-    labels = split.labels.numpy()
-    correct = found.predicted.numpy() == labels
-    table = reductions(correct, found.dense.numpy() == labels, labels, split.classes)
-    table = Reductions(table.classes, table.counts, table.right, table.losses, table.gains, found.drop.numpy())
     units = tuple((layer, int(channel)) for layer, channels in found.layers.items() for channel in channels)
-    return UnitTable(units, table, found, correct)
+    return UnitTable(units, found.reductions(split), found, found.predicted.numpy() == split.labels.numpy())
 
 
 def some_images(split: Split, count: int, seed: int) -> Split:

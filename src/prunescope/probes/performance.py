@@ -15,7 +15,7 @@ from torch import Tensor
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
-from prunescope.engine.sweep import Needs, Pass
+from prunescope.engine.sweep import Needs, Pass, require_finite
 from prunescope.probes.base import Probe, Subject, probes
 
 #: {metric: (title, unit, whether more is better; None when neither)}
@@ -69,12 +69,7 @@ class _Gatherer:
         classes, shape = len(self._test.classes), tuple(batch.logits.shape)
         if shape[1:] != (classes,):
             raise PrunescopeError(f"the network gives outputs of shape {shape}, but the data has {classes} classes")
-        broken = ~batch.logits.isfinite().all(1).cpu()
-        if bool(broken.any()):
-            names = self._test.ids[batch.index[broken].numpy()].tolist()
-            raise PrunescopeError(
-                f"the network's logits are not finite, first for image {names[0]!r}; are its weights?"
-            )
+        require_finite(batch.logits, batch.index, self._test)
         self._logits.append(batch.logits.cpu())
 
     def finish(self) -> Record:

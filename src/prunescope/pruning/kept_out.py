@@ -6,13 +6,13 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
 from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.channelwise import NORMS
-from prunescope.engine.ablation.gates import is_cat
+from prunescope.engine.ablation.gates import is_cat, offsets
 from prunescope.engine.ablation.nodes import is_call_of
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.without import Units, units_of
@@ -56,15 +56,8 @@ def _between(stage: Stage, layer: str) -> Iterator[tuple[str, int]]:
         if node.target == layer or is_call_of(node, NORMS):
             yield str(node.target), offset
         for user in node.users:
-            starts = _starts(user, node) if is_cat(user) else [0]
+            starts = offsets(user, node) if is_cat(user) else [0]
             frontier += [(user, offset + start) for start in starts if user not in gates]
-
-
-def _starts(cat: fx.Node, value: fx.Node) -> list[int]:
-    """Where a value's channels begin in a concatenation; more than once where it is there twice."""
-    parts: list[fx.Node] = list(cat.args[0])  # type: ignore[arg-type]
-    widths = [part.meta["shape"][1] for part in parts]
-    return [sum(widths[:i]) for i, part in enumerate(parts) if part is value]
 
 
 @torch.no_grad()

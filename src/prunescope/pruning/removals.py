@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.untouched import untouched
 from prunescope.engine.without import Order, Units, predictions, units_of
-from prunescope.metrics.ablation import Reductions, order, reductions
+from prunescope.metrics.ablation import Reductions, order
 from prunescope.models.graph import channel_graph
 from prunescope.pruning.granularities.coupled import Members
 from prunescope.pruning.race import ROUNDING
@@ -25,10 +25,7 @@ from prunescope.pruning.scoring import Batches, Criterion
 
 def car_table(ablator: Ablator, layers: Sequence[str] | Units | None = None) -> Reductions:
     """CAR and class CAR of all units of these layers, from the first to the last, with drops in log-probability."""
-    found, labels = ablator.run(layers), ablator.split.labels.numpy()
-    right = found.predicted.numpy() == labels
-    made = reductions(right, found.dense.numpy() == labels, labels, ablator.split.classes)
-    return replace(made, drops=found.drop.numpy())
+    return ablator.run(layers).reductions(ablator.split)
 
 
 def one_shot(ablator: Ablator, layers: Sequence[str] | Units | None = None) -> Order:

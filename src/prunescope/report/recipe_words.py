@@ -17,8 +17,9 @@ epoch 1 and retrained.
     schedule = recipe.schedule
     how = _gradual if schedule.gradual else _before if schedule.before_training else _rounds
     what = f"Recipe {recipe.name}: {recipe.criterion.name} pruning ({scope_name(recipe.scope)})"
-    reached = [percent(density) for density in (schedule.each or (schedule.density,))]
-    amount = f"to {' or '.join([', '.join(reached[:-1]), reached[-1]][len(reached) == 1 :])} of the {recipe.counted}"
+    *others, last = (percent(density) for density in schedule.each or (schedule.density,))
+    reached = f"{', '.join(others)} or {last}" if others else last
+    amount = f"to {reached} of the {recipe.counted}"
     return f"{what} {how(recipe, amount)}.{_exchange(recipe)}{_teacher(recipe)}"
 
 

@@ -77,9 +77,7 @@ class Job:
         classes = self.classes or 0 if data is None else len(data.classes)
         shape = tuple(self.shape or ()) if data is None else data.train.shape
         assert len(shape) == 3
-        network = build_model(self.model, classes=classes, channels=shape[0], seed=0)
-        if self.weights is not None:
-            load_weights(network, read_weights(self.weights), where=str(self.weights))
+        network = trained(self.model, self.weights, classes, shape[0])
         blueprint = Blueprint.of(self.model, network, classes, shape)
         return Material(network, data, blueprint, self._origin(network))
 
@@ -91,6 +89,14 @@ class Job:
         found = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         network.load_state_dict(state)
         return found
+
+
+def trained(model: Mapping[str, Any], weights: Path | None, classes: int, channels: int) -> nn.Module:
+    """A network with the weights of a file; None: with those that its options bring."""
+    network = build_model(model, classes=classes, channels=channels, seed=0)
+    if weights is not None:
+        load_weights(network, read_weights(weights), where=str(weights))
+    return network
 
 
 @dataclass(frozen=True, eq=False)

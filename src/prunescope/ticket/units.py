@@ -20,9 +20,8 @@ from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.device import pick_device
 from prunescope.metrics.ablation import most_harmed
 from prunescope.metrics.paired import holm
-from prunescope.models.weights import load_weights, read_weights
-from prunescope.models.zoo import build_model
 from prunescope.probes.car import UnitTable, car, some_images
+from prunescope.ticket.job import trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +59,7 @@ def ask(question: Question, on_worlds: Callable[[int, int], None] | None = None)
         on_worlds: called with (images without a unit that are done, of how many).
     """
     data = load_data(question.data)
-    network = build_model(question.model, classes=len(data.classes), channels=data.train.shape[0], seed=0)
-    if question.weights is not None:
-        load_weights(network, read_weights(question.weights), where=str(question.weights))
+    network = trained(question.model, question.weights, len(data.classes), data.train.shape[0])
     split = data[question.split]
     split = some_images(split, question.images, question.seed)
     return car(

@@ -15,6 +15,7 @@ from prunescope.engine.ablation.answers import Ablation, Effort, rows_of
 from prunescope.engine.ablation.chunk import TILE, Chunk, bytes_per_image
 from prunescope.engine.ablation.deciders import Exact, LowPrecision, named
 from prunescope.engine.ablation.linear_screen import LinearScreen
+from prunescope.engine.sweep import require_finite
 from prunescope.engine.untouched import untouched
 
 #: Logits that are kept at once.
@@ -143,7 +144,7 @@ class _Run:
         """Images outside, layers inside: the values of the whole network are needed for some images only."""
         for index, x, y in self.split.batches(self.of.batch_size, self.of.device):
             chunk = self.decider.look_at(x)
-            self._require_finite(chunk, index)
+            require_finite(chunk.logits, index, self.split)
             self.dense[index] = chunk.logits.argmax(1).to(torch.int16)
             if self.screen is not None:
                 self.screen.look_at(chunk, y)
@@ -162,7 +163,7 @@ class _Run:
         said, after = self._layer(layer, self.layers[layer], chunk, y)
         self.predicted[rows, index] = said
         fall = _log_probability(chunk.logits, y) - after
-        self.drop[rows].index_add_(1, y.clamp(min=0), fall.double())
+        self.drop[rows].index_add_(1, y, fall.double())
         self.done += said.numel()
 
     def _answer(self) -> Ablation:
@@ -224,12 +225,6 @@ class _Run:
             self.audited += len(said)
         self.left_out.clear()
 
-    def _require_finite(self, chunk: Chunk, index: Tensor) -> None:
-        broken = ~chunk.logits.isfinite().all(1)
-        if bool(broken.any()):
-            name = str(self.split.ids[index[broken.cpu()].numpy()][0])
-            raise PrunescopeError(f"the network's logits are not finite, first for image {name!r}; are its weights?")
-
 
 def _log_probability(logits: Tensor, y: Tensor) -> Tensor:
-    return logits.log_softmax(1).gather(1, y.clamp(min=0)[:, None]).squeeze(1)
+    return logits.log_softmax(1).gather(1, y[:, None]).squeeze(1)

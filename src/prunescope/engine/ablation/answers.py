@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.data.split import Split
+from prunescope.metrics.ablation import Reductions, reductions
 
 Precision = Literal["32", "bf16"]
 
@@ -66,6 +68,12 @@ class Ablation:
     audited: int = 0
     wrong: int = 0
     surprises: int = 0
+
+    def reductions(self, split: Split) -> Reductions:
+        """CAR and class CAR of all units, from the first row to the last, on the images that were looked at."""
+        labels = split.labels.numpy()
+        found = reductions(self.predicted.numpy() == labels, self.dense.numpy() == labels, labels, split.classes)
+        return replace(found, drops=self.drop.numpy())
 
     def rows(self, layer: str) -> slice:
         """The rows of one layer."""

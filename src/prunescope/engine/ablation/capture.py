@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.ablation.apart import ApartTracer
-from prunescope.engine.ablation.nodes import Untraceable, first_line, is_call_of, is_plain_call_of, parameter
+from prunescope.engine.ablation.nodes import Untraceable, affine, first_line, is_call_of, is_plain_call_of, parameter
 from prunescope.engine.ablation.sizes import PROBES, learn_sizes
 from prunescope.engine.sweep import logits_of
 from prunescope.engine.untouched import fixed_rng
@@ -138,8 +138,7 @@ def _fold(traced: fx.GraphModule) -> None:
             continue
         parent, _, last = str(before.target).rpartition(".")
         setattr(traced.get_submodule(parent), last, fuse_conv_bn_eval(parameter(before), norm))  # type: ignore[type-var]
-        scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
-        before.meta["constant"] = -norm.running_mean * scale + (0 if norm.bias is None else norm.bias)
+        before.meta["constant"] = affine(norm)[1]
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
 

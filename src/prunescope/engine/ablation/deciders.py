@@ -139,10 +139,6 @@ class LowPrecision:
         self.stage.close(gone)
         self.exact.begin(gone)
 
-    @property
-    def redone(self) -> int:
-        return self.exact.redone
-
     def look_at(self, images: Tensor) -> Chunk:
         """Go on to other images; the values are those of float32."""
         self.chunk = Chunk.of(self.stage, images)

@@ -128,7 +128,7 @@ def _beyond(user: fx.Node, here: Reading) -> list[Reading]:
         return [replace(here, gate=user)]
     shape = here.gate.meta["shape"]
     if is_cat(user) and (here.axis == 1 or len(shape) == 2):
-        return [replace(here, gate=user, offset=here.offset + at) for at in _offsets(user, here.gate)]
+        return [replace(here, gate=user, offset=here.offset + at) for at in offsets(user, here.gate)]
     if here.axis == 1 and is_flatten(user) and any(channelwise(after) or is_cat(after) for after in user.users):
         places = shape[2] * shape[3]
         return [Reading(user, here.offset * places, -1, places)]
@@ -141,7 +141,8 @@ def _is_end(reader: fx.Node) -> bool:
     return all(_is_end(user) for user in reader.users) if shapes else reader.op == "output"
 
 
-def _offsets(cat: fx.Node, value: fx.Node) -> list[int]:
+def offsets(cat: fx.Node, value: fx.Node) -> list[int]:
+    """Where a value's channels begin in a concatenation; more than once where it is there twice."""
     found, at = [], 0
     for part in cat.args[0]:  # type: ignore[union-attr]
         if part is value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,20 +21,20 @@ def convolution(node: fx.Node, scene: Scene) -> World:
     world = scene.differing[source]
     plain = layer.groups == 1 and isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"
     if plain and isinstance(world, Part) and world.high - world.low < layer.in_channels:
-        return Full(_part_of_sum(node, world, layer.weight[:, world.low : world.high], scene))
+        weight = layer.weight[:, world.low : world.high]
+        return Full(_part_of_sum(node, world, lambda x: _convolve(layer, x, weight), scene))
     if plain and isinstance(world, Single) and world.axis == 1:
         return Full(_without_channel(node, source, world, layer, scene))  # type: ignore[arg-type]
     return Full(layer(scene.full(source)))
 
 
-def _part_of_sum(node: fx.Node, world: Part, weight: Tensor, scene: Scene) -> Tensor:
-    """The contribution of the channels that differ, beside that of all others, which is the same in all worlds."""
+def _part_of_sum(node: fx.Node, world: Part, give: Callable[[Tensor], Tensor], scene: Scene) -> Tensor:
+    """What the channels that differ `give`, beside what all others do, which is the same in all worlds."""
     key = (node, world.low, world.high)
-    layer = parameter(node)
     if key not in scene.rests:
         here = scene.base[node.all_input_nodes[0]][:, world.low : world.high]
-        scene.rests[key] = scene.base[node] - _convolve(layer, here, weight)
-    return scene.worlds.add_(_convolve(layer, world.content, weight), scene.rests[key])
+        scene.rests[key] = scene.base[node] - give(here)
+    return scene.worlds.add_(give(world.content), scene.rests[key])
 
 
 def _convolve(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -73,11 +74,8 @@ def linear(node: fx.Node, scene: Scene) -> World:
     world = scene.differing[source]
     assert isinstance(layer, nn.Linear)
     if isinstance(world, Part) and world.content.dim() == 2:
-        key = (node, world.low, world.high)
         weight = layer.weight[:, world.low : world.high]
-        if key not in scene.rests:
-            scene.rests[key] = scene.base[node] - F.linear(scene.base[source][:, world.low : world.high], weight)
-        return Full(scene.worlds.add_(F.linear(world.content, weight), scene.rests[key]))
+        return Full(_part_of_sum(node, world, lambda x: F.linear(x, weight), scene))
     across = isinstance(world, Single) and world.axis == 1 and len(source.meta["shape"]) > 2  # reads rows of maps
     if not isinstance(world, Single) or across:
         return Full(layer(scene.full(source)))

@@ -125,7 +125,7 @@ class LinearScreen:
 def _followed(logits: Tensor, labels: Tensor) -> Tensor:
     """(images, up to `FOLLOWED`) classes, the largest first; the last is the true class where it is not among them."""
     classes = logits.topk(min(FOLLOWED, logits.shape[1]), dim=1).indices
-    missing = (classes != labels[:, None]).all(1) & (labels >= 0)
+    missing = (classes != labels[:, None]).all(1)
     classes[:, -1] = torch.where(missing, labels, classes[:, -1])
     return classes
 

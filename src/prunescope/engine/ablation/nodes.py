@@ -48,6 +48,16 @@ def run(traced: fx.GraphModule, images: Tensor) -> dict[fx.Node, Any]:
     return values
 
 
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """(scale, shift) of every channel by a batch norm in eval mode."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    assert norm.running_var is not None and norm.running_mean is not None  # noqa: PT018 (both or none)
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else norm.bias + shift
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in short."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

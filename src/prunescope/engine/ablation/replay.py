@@ -66,12 +66,15 @@ class Stage:
             if node.op == "placeholder" and not values:
                 values[node] = images
                 continue
-            values[node] = evaluate(node, values)
-            if node in self.closed:
-                values[node] = values[node] * through(self.closed[node], node, values[node])
+            values[node] = self.value(node, values)
             if change and node in change:
                 values[node] = change[node](node, values[node])
         return values
+
+    def value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        """The value of one node in the whole network (without what is closed), from those before it."""
+        found = evaluate(node, values)
+        return found * through(self.closed[node], node, found) if node in self.closed else found
 
     def logits(self, base: Mapping[fx.Node, Any]) -> Tensor:
         """Those of the whole network."""

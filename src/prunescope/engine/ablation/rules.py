@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from prunescope.engine.ablation.channelwise import along_last, channelwise, is_norm, is_relu
 from prunescope.engine.ablation.gates import gate, is_cat, is_flatten
 from prunescope.engine.ablation.layer_rules import convolution, linear
-from prunescope.engine.ablation.nodes import is_plain_call_of, parameter
+from prunescope.engine.ablation.nodes import affine, is_plain_call_of, parameter
 from prunescope.engine.ablation.scene import Scene, content_of, share
 from prunescope.engine.ablation.worlds import Full, Part, Single, World
 from prunescope.models.layers import CONVOLUTIONS
@@ -89,14 +89,11 @@ def _apply(node: fx.Node, content: Any) -> Any:
 
 
 def _norm(node: fx.Node, scene: Scene) -> World:
-    source, norm = node.all_input_nodes[0], cast(nn.BatchNorm2d, parameter(node))
+    source, norm = node.all_input_nodes[0], parameter(node)
     world = scene.differing[source]
     if isinstance(world, Full) or (isinstance(world, Single) and world.axis == -1 and not along_last(node)):
         return Full(norm(scene.full(source)))
-    assert norm.running_var is not None and norm.running_mean is not None  # noqa: PT018 (both or none)
-    scale = (norm.running_var + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
+    scale, shift = affine(norm)
     if isinstance(world, Part):
         view = (-1, *[1] * (world.content.dim() - 2))
         part = slice(world.low, world.high)
