@@ -113,7 +113,7 @@ class Ablator:
 
     def _batch_size(self, most: int) -> int:
         stage, low = self.exact.stage, self.effort.precision == "bf16"
-        each = bytes_per_image(stage) * (1.5 if low else 1) * (3 if self.effort.screen else 1)
+        each = bytes_per_image(stage) * ((3 if self.effort.screen else 1) + (0.5 if low else 0))
         work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
         room = self.effort.memory - work
         if room < each:
@@ -130,7 +130,7 @@ class _Run:
     def __init__(self, of: Ablator, layers: dict[str, Tensor]) -> None:
         self.of, self.layers, self.split, self.effort = of, layers, of.split, of.effort
         self.exact, self.decider = of.exact, of.decider
-        self.screen = LinearScreen(self.exact.stage) if self.effort.screen else None
+        self.screen = LinearScreen(self.decider.stage) if self.effort.screen else None
         self.generator = torch_generator(of.seed, "ablation")
         self.left_out: list[tuple[str, Tensor, Tensor]] = []
         self.audited = self.wrong = self.done = 0
@@ -181,7 +181,7 @@ class _Run:
         after = torch.empty(len(channels), len(chunk))
         at_once = max(1, _LOGITS // (len(chunk) * chunk.logits.shape[1]))
         for part in (slice(start, start + at_once) for start in range(0, len(channels), at_once)):
-            if self.screen is not None and self.screen.ready:
+            if self.screen is not None:
                 self._screened(layer, channels[part], chunk, y, said[part], after[part])
             else:
                 self._in_full(layer, channels[part], chunk, y, said[part], after[part])
@@ -191,24 +191,28 @@ class _Run:
         logits = self.decider.decide(layer, channels)
         said[:] = logits.argmax(1).view_as(said)
         after[:] = _log_probability(logits, y.repeat(len(channels))).view_as(after)
-        if self.screen is not None:
-            worlds = named(channels, None, len(chunk))
-            self.screen.learn(layer, *worlds, self.screen.guess(layer, channels), logits)
 
     def _screened(self, layer: str, channels: Tensor, chunk: Chunk, y: Tensor, said: Tensor, after: Tensor) -> None:
+        """The first images in full, then what is not sure; for the rest, what the screen guesses."""
         assert self.screen is not None
         guess = self.screen.guess(layer, channels)
         after[:] = self.screen.log_probability(guess, y)
         channel, image = named(channels, None, len(chunk))
-        certain = self.screen.certain(layer, channel, guess)
+
+        def run(worlds: Tensor) -> None:
+            at = worlds.nonzero().squeeze(1)
+            if len(at):
+                logits = self.decider.decide(layer, channel[at], image[at])
+                said.view(-1)[at] = logits.argmax(1).to(torch.int16)
+                after.view(-1)[at] = _log_probability(logits, y[image[at]])
+                self.screen.learn(layer, channel[at], image[at], guess.some(at), logits)  # type: ignore[union-attr]
+
+        first = image < self.screen.missing
+        run(first)
+        certain = self.screen.certain(layer, channel, guess) & ~first
+        run(~(first | certain))
         self.screen.passed += int(certain.sum())
         self._remember(layer, channel, image, certain)
-        run = (~certain).nonzero().squeeze(1)
-        if len(run):
-            logits = self.decider.decide(layer, channel[run], image[run])
-            said.view(-1)[run] = logits.argmax(1).to(torch.int16)
-            after.view(-1)[run] = _log_probability(logits, y[image[run]])
-            self.screen.learn(layer, channel[run], image[run], guess.some(run), logits)
 
     def _remember(self, layer: str, channel: Tensor, image: Tensor, certain: Tensor) -> None:
         """A random sample of what was left out, for the audit."""

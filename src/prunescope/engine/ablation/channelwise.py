@@ -19,7 +19,7 @@ _FUNCTIONS = {
     F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish, F.hardswish,
     F.hardsigmoid, F.hardtanh, torch.sigmoid, F.sigmoid, torch.tanh, F.tanh, F.softplus, F.dropout, torch.clamp,
 }  # fmt: skip
-_METHODS = {"relu", "sigmoid", "tanh", "contiguous", "clamp"}
+_METHODS = {"relu", "sigmoid", "tanh", "contiguous", "clamp", "float"}
 _SCALAR = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.mul}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 #: Over the places of maps with so many axes.

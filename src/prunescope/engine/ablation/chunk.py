@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from prunescope.engine.ablation.gates import gate
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.worlds import Worlds, below, filled
 
@@ -57,12 +58,13 @@ class Chunk:
                 yield len(channel[here]) * each, Worlds.grid(channel[here], each)
             else:
                 count = len(channel[here])
-                at = filled(start, start + count, min(at_once, max(8, at_once // 4)))
+                at = filled(start, start + count, min(at_once, max(8, at_once // 16)))
                 yield count, Worlds.pairs(channel[at], image[at], len(self))
 
 
 def bytes_per_image(stage: Stage) -> int:
-    """Of the values of all nodes, in the stage's precision."""
+    """Of the values of all nodes, in the stage's precision; gates pass on what is there."""
     size = next(stage.traced.parameters()).element_size()
-    shapes = [node.meta["shape"] for node in stage.traced.graph.nodes if node.meta["images"] and node.meta["shape"]]
+    nodes = [node for node in stage.traced.graph.nodes if node.meta["images"] and node.target is not gate]
+    shapes = [node.meta["shape"] for node in nodes if node.meta["shape"]]
     return size * sum(prod(shape[1:]) for shape in shapes)

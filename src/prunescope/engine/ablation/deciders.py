@@ -14,6 +14,7 @@ from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import Chunk
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.scene import Unfollowed
+from prunescope.engine.ablation.tail import widen_tail
 
 #: Differences between logits that may be rounding, as a share of the largest logit of the whole network.
 ROUNDING = 1e-4
@@ -127,8 +128,9 @@ class LowPrecision:
     """
 
     def __init__(self, exact: Exact, model: nn.Module, shape: tuple[int, ...]) -> None:
-        self.exact, self.stage = exact, Stage(capture(model, shape))
-        self.stage.traced.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        traced = capture(model, shape).to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        widen_tail(traced)
+        self.exact, self.stage = exact, Stage(traced)
         self.screened = self.surprises = 0
         self.tolerance: dict[str, float] = {}
 

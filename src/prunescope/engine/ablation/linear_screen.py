@@ -3,7 +3,7 @@
 For all units of all layers at once, a handful of backward passes give how the logits would change if the network were
 linear: minus gradient times content, summed over the channel's places at its gates. How far that is from the truth is
 measured, for every unit, on worlds that are run, as a multiple of the same sum of absolute values; a world whose class
-stays the largest by a multiple of the largest error seen is not run. That is a calibrated screen and no proof:
+stays above every other by a multiple of the largest error seen is not run. That is a calibrated screen and no proof:
 `Ablation` says how many worlds it let pass, and how many of a random sample of them, run afterwards, it had wrong.
 """
 
@@ -21,7 +21,7 @@ from prunescope.engine.ablation.replay import Stage
 #: Classes whose logits are followed: the largest of the whole network, among them always the true class.
 FOLLOWED = 10
 #: Images that are run in full before anything is screened.
-CALIBRATION = 48
+CALIBRATION = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,23 +31,23 @@ class Guess:
     Attributes:
         first: (n,) logit of the class that is the largest in the whole network.
         gaps: (n, followed) by how much it is above each other followed class, and above all that are not followed.
-        size: (n,) largest sum over places of absolute contributions to a gap, and half of the unit's mean of it.
+        sizes: (n, followed) of each gap: the sum over places of absolute contributions, and the unit's mean of it.
     """
 
     first: Tensor
     gaps: Tensor
-    size: Tensor
+    sizes: Tensor
 
     def some(self, kept: Tensor) -> Guess:
         """Those at these indices."""
-        return Guess(self.first[kept], self.gaps[kept], self.size[kept])
+        return Guess(self.first[kept], self.gaps[kept], self.sizes[kept])
 
 
 class LinearScreen:
     """First-order changes of logits.
 
     Attributes:
-        images: how many were run in full.
+        images: how many were looked at before this chunk.
         passed: how many worlds were not run.
     """
 
@@ -56,20 +56,21 @@ class LinearScreen:
         self.images = self.passed = 0
 
     @property
-    def ready(self) -> bool:
-        """Whether enough images were run in full."""
-        return self.images >= CALIBRATION
+    def missing(self) -> int:
+        """How many more images are to be run in full."""
+        return max(0, CALIBRATION - self.images)
 
     @torch.inference_mode(False)
     @torch.enable_grad()
     def look_at(self, chunk: Chunk, labels: Tensor) -> None:
-        """Differentiate; `chunk` is of the stage's own precision, float32."""
-        values = self.stage.run(chunk.images.clone().requires_grad_())
-        logits = self.stage.logits(values)
-        self.classes = _followed(logits.detach(), labels)
-        followed = logits.gather(1, self.classes)
-        rest = logits.detach().scatter(1, self.classes, -torch.inf)
-        self.before, self.rest, self.others = followed.detach(), rest.amax(1), rest.logsumexp(1)
+        """Differentiate in the stage's precision; what the guesses start from are the chunk's logits in float32."""
+        exact = chunk.logits.clone()  # of inference mode
+        self.classes = _followed(exact, labels)
+        rest = exact.scatter(1, self.classes, -torch.inf)
+        self.before, self.rest, self.others = exact.gather(1, self.classes), rest.amax(1), rest.logsumexp(1)
+        precision = next(self.stage.traced.parameters()).dtype
+        values = self.stage.run(chunk.images.to(precision, copy=True).requires_grad_())
+        followed = self.stage.logits(values).float().gather(1, self.classes)
         gates = {reading.gate for found in self.stage.readings.values() for reading in found}
         nodes = [node for node in values if node in gates and values[node].requires_grad]
         wanted = [followed[:, 0], *(followed[:, 0] - followed[:, k] for k in range(1, followed.shape[1]))]
@@ -82,27 +83,29 @@ class LinearScreen:
                 axis = node.meta["axis"]
                 found[node].append((-_per_channel(product, axis), _per_channel(product.abs_(), axis)))
         #: {gate: changes of the first logit and the gaps, (images, channels, followed)}, and their sizes.
-        self.changes = {node: torch.stack([change for change, _ in parts], -1) for node, parts in found.items()}
-        self.sizes = {node: torch.stack([size for _, size in parts], -1).amax(-1) for node, parts in found.items()}
+        self.changes, self.sizes = (
+            {node: torch.stack([part[which] for part in parts], -1) for node, parts in found.items()}
+            for which in (0, 1)
+        )  # fmt: skip
 
     def guess(self, layer: str, channels: Tensor) -> Guess:
         """Of every image without every one of the channels, channel by channel."""
         change = self.before.new_zeros(len(channels), *self.before.shape)
-        size = self.before.new_zeros(len(channels), len(self.before))
+        size = torch.zeros_like(change)
         for reading in self.stage.readings[layer]:
             if reading.gate in self.changes:
                 here = reading.index(channels)  # (channels, numbers of each)
                 change += self.changes[reading.gate][:, here].sum(2).transpose(0, 1)
-                size += self.sizes[reading.gate][:, here].sum(2).t()
+                size += self.sizes[reading.gate][:, here].sum(2).transpose(0, 1)
         first = self.before[:, 0] + change[..., 0]
         gaps = self.before[:, :1] - self.before[:, 1:] + change[..., 1:]
         gaps = torch.cat([gaps, (first - self.rest)[..., None]], -1)
-        size = size + size.mean(1, keepdim=True) / 2 + 1e-6
-        return Guess(first.flatten(), gaps.flatten(0, 1), size.flatten())
+        size += size.mean(1, keepdim=True) + 1e-6
+        return Guess(first.flatten(), gaps.flatten(0, 1), size.roll(-1, 2).flatten(0, 1))
 
     def certain(self, layer: str, channel: Tensor, guess: Guess) -> Tensor:
         """Worlds (n,) in which the class of the whole network stays for sure."""
-        return guess.gaps.amin(1) > self.errors.tolerance(layer, channel, guess.size)
+        return (guess.gaps > self.errors.tolerance(layer, channel)[:, None] * guess.sizes).all(1)
 
     def learn(self, layer: str, channel: Tensor, image: Tensor, guess: Guess, logits: Tensor) -> None:
         """Take note of worlds that were run: guesses beside the true logits (n, classes)."""
@@ -110,8 +113,8 @@ class LinearScreen:
         rest = logits.scatter(1, classes, -torch.inf).amax(1)
         true = logits.gather(1, classes)
         gaps = torch.cat([true[:, :1] - true[:, 1:], (true[:, 0] - rest)[:, None]], 1)
-        error = torch.where(gaps.isfinite(), gaps - guess.gaps, 0).abs().amax(1)
-        self.errors.learn(layer, channel, error, guess.size)
+        error = torch.where(gaps.isfinite(), gaps - guess.gaps, 0).abs()
+        self.errors.learn(layer, channel, error, guess.sizes)
 
     def log_probability(self, guess: Guess, y: Tensor) -> Tensor:
         """First-order log-probability of the true classes, channel by channel; what is not followed keeps its logit."""
@@ -133,5 +136,6 @@ def _followed(logits: Tensor, labels: Tensor) -> Tensor:
 def _per_channel(product: Tensor, axis: int) -> Tensor:
     """Sums over all places: (images, channels)."""
     if product.dim() == 2:
-        return product.clone()
-    return product.flatten(2).sum(2) if axis == 1 else product.flatten(1, -2).sum(1)
+        return product.float()
+    axes = tuple(range(2, product.dim())) if axis == 1 else tuple(range(1, product.dim() - 1))
+    return product.sum(axes, dtype=torch.float32)
