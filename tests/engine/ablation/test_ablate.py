@@ -14,7 +14,7 @@ from prunescope.core.compat import torchvision_module
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
-from prunescope.engine.ablation import chunk, deciders, gap_errors, linear_screen
+from prunescope.engine.ablation import chunk, deciders, gap_errors, linear_screen, silent
 from prunescope.engine.ablation.ablate import Ablator, ablate
 from prunescope.engine.ablation.answers import Ablation, Effort
 from prunescope.engine.untouched import fixed_rng
@@ -202,6 +202,7 @@ def test_low_precision_is_made_again_where_it_is_not_sure(monkeypatch: pytest.Mo
     assert same(found, ablate(model, data))
     assert 0 < found.screened < found.worlds
     monkeypatch.setattr(deciders, "SAFETY", 1e9)
+    monkeypatch.setattr(silent, "WORTHWHILE", 2.0)
     assert ablate(model, data, effort=Effort("bf16")).screened == found.worlds
 
 

@@ -14,6 +14,7 @@ from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import Chunk
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.scene import Unfollowed
+from prunescope.engine.ablation.silent import audible
 from prunescope.engine.ablation.tail import widen_tail
 
 #: Differences between logits that may be rounding, as a share of the largest logit of the whole network.
@@ -74,6 +75,23 @@ class Exact:
         Args:
             channel: (n,) of every world, sorted; with `image` None: channels, each without every image.
         """
+        assert self.chunk is not None
+        run = self.audible(layer, channel, image)
+        if run is None:
+            return self._run(layer, channel, image)
+        channel, image = named(channel, image, len(self.chunk))
+        logits = self.chunk.logits[image]
+        if len(run):
+            logits[run] = self._run(layer, channel[run], image[run])
+        return logits
+
+    def audible(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor | None:
+        """Which worlds are to be run, as indices: where the channel is not zero anyway; None: all."""
+        assert self.chunk is not None
+        doubtful = gap(self.chunk.logits) <= ROUNDING * self.chunk.logits.abs().amax()
+        return audible(self.stage, self.chunk, layer, channel, image, doubtful)
+
+    def _run(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
         assert self.chunk is not None
         try:
             logits = replayed(self.stage, self.chunk, layer, channel, image)
@@ -155,6 +173,17 @@ class LowPrecision:
         """Logits (n, classes) of every world, as `Exact.decide`."""
         if layer in self.exact.slow:
             return self.exact.decide(layer, channel, image)
+        run = self.exact.audible(layer, channel, image)
+        if run is None:
+            return self._run(layer, channel, image)
+        assert self.exact.chunk is not None
+        channel, image = named(channel, image, len(self.chunk))
+        logits = self.exact.chunk.logits[image]
+        if len(run):
+            logits[run] = self._run(layer, channel[run], image[run])
+        return logits
+
+    def _run(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
         if layer not in self.tolerance:
             try:
                 self._measure(layer)
@@ -180,9 +209,11 @@ class LowPrecision:
 
     def _measure(self, layer: str) -> None:
         assert self.exact.chunk is not None
-        count, images = self.stage.channels[layer], len(self.chunk)
-        generator = torch_generator(0, "low precision", layer)
-        chosen = torch.randperm(count * images, generator=generator)[:SAMPLE].sort().values
+        channels, images = torch.arange(self.stage.channels[layer]), len(self.chunk)
+        run = self.exact.audible(layer, channels, None)  # what is silent has no error, and is not run
+        run = torch.arange(len(channels) * images) if run is None else run
+        order = torch.randperm(len(run), generator=torch_generator(0, "low precision", layer))
+        chosen = run[order[:SAMPLE]].sort().values
         channel, image = chosen // images, chosen % images
         exact = replayed(self.exact.stage, self.exact.chunk, layer, channel, image)
         self.tolerance[layer] = SAFETY * error_of_gaps(exact, self._low(layer, channel, image))
