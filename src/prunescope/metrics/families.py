@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.metrics import maps, predictions, rankings, scores, shares
+from prunescope.metrics import importances, maps, predictions, rankings, scores, shares
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,9 +22,11 @@ class Distance:
         title: plain words for axes and tables.
         unit: for the axis.
         higher_is_better: True when larger means more alike, False when smaller does, None when 0 does (a difference).
-        over: what the items are: `image` (rows aligned by image id, one value per image), `class` (one per row), or
-            `concept` (columns; the function takes bootstrap weights over images as a third argument).
+        over: what the items are: `image` (rows aligned by image id, one value per image), `class` or `layer` (one per
+            row), or `column` (of images x concepts, images x layers; the function takes bootstrap weights over images
+            as a third argument).
         range: smallest and largest possible value.
+        unit_by_unit: compares unit i with unit i: only between networks that began from the same initial weights.
     """
 
     name: str
@@ -32,8 +34,9 @@ class Distance:
     title: str
     unit: str
     higher_is_better: bool | None
-    over: Literal["image", "class", "concept"] = "image"
+    over: Literal["image", "class", "layer", "column"] = "image"
     range: tuple[float, float] = (0.0, 1.0)
+    unit_by_unit: bool = False
 
 
 _SIGNED = (-1.0, 1.0)
@@ -63,7 +66,32 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
     ),
     "scores": (
         Distance(
-            "correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "concept", _SIGNED
+            "correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "column", _SIGNED
         ),
     ),
-}
+    "importances": (
+        Distance(
+            "wasserstein", importances.wasserstein, "how CAR is spread over a layer's units", "accuracy a unit", False,
+            "layer", (0.0, 2.0),
+        ),
+    ),
+    "importance_shares": (
+        Distance("share", importances.share, "difference in a layer's share of all harm", "share", False, "layer"),
+    ),
+    "class_profiles": (
+        Distance("profile", importances.profile, "classes that hang on a layer", "Pearson's r", True, "layer", _SIGNED),
+    ),
+    "image_sets": (
+        Distance("overlap", importances.overlap, "images that hang on a layer", "Jaccard index", True, "column"),
+    ),
+    "unit_orders": (
+        Distance(
+            "order", importances.order, "order of a layer's units by CAR", "Spearman's rho", True, "layer", _SIGNED,
+            unit_by_unit=True,
+        ),
+        Distance(
+            "top_tenth", importances.top_tenth, "same tenth of a layer's units on top", "share", True, "layer",
+            unit_by_unit=True,
+        ),
+    ),
+}  # fmt: skip

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunescope.core.bits import pack
 from prunescope.core.errors import PrunescopeError
-from prunescope.core.types import Record
+from prunescope.core.types import Array, Record
 from prunescope.data.split import NAMES, Split
 from prunescope.data.subsets import stratified
 from prunescope.engine.ablation.ablate import Ablator
@@ -22,6 +22,16 @@ from prunescope.metrics.ablation import Ranking, Reductions, order
 from prunescope.metrics.paired import holm
 from prunescope.models.layers import CONVOLUTIONS, matches, require_matches
 from prunescope.probes.base import Probe, Subject, probes
+from prunescope.probes.unit_layers import dead_units, layer_arrays
+
+#: {metric: (title, unit, whether more is better; None when neither)}
+FACTS: dict[str, tuple[str, str, bool | None]] = {
+    "accuracy": ("Accuracy on the images of CAR", "share of images", True),
+    "dead": ("Units that are pruned away", "share of all units", None),
+    "mattering": ("Units that matter for accuracy", "share of living units", None),
+    "harmful": ("Units that do harm", "share of living units", None),
+    "largest": ("Largest CAR of a unit", "accuracy", None),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +108,15 @@ def _wanted(model: nn.Module, known: Mapping[str, int], layers: Sequence[str]) -
 class Car(Probe):
     """Accuracy reduction of every unit: index, class by class, interval and test.
 
-    Metrics: `units`; `accuracy`; `mattering`, the share of units whose removal changes the accuracy for sure (McNemar,
-    Holm over all units); `harmful`, the share without which accuracy is higher; `largest`, the largest CAR.
+    Metrics: `units`; `dead`, the share of them that is pruned away; `accuracy`; of the living units `mattering`, the
+    share whose removal changes the accuracy for sure (McNemar, Holm over all units), and `harmful`, the share without
+    which accuracy is higher; `largest`, the largest CAR.
 
     Arrays, a row per unit (`info["layers"]` tells whose): `unit.car`, `unit.low` and `unit.high` (95 % score interval
-    over images), `unit.p` and `unit.p_holm`; `unit.losses` and `unit.gains` by class, of which class CAR is
-    (losses - gains) / `class.count`; `unit.drop` of the true class's log-probability, summed by class; `unit.correct`,
-    eight images to a byte.
+    over images), `unit.p` and `unit.p_holm`; `unit.dead`; `unit.losses` and `unit.gains` by class, of which class CAR
+    is (losses - gains) / `class.count`; `unit.drop` of the true class's log-probability, summed by class;
+    `unit.correct`, eight images to a byte. A row per layer, or a column: `unit_layers.layer_arrays`, which drift
+    compares.
 
     Attributes:
         layers: names or patterns; none: all convolutions.
@@ -120,6 +132,10 @@ class Car(Probe):
     precision: Precision = "32"
     screen: bool = False
 
+    distances: ClassVar[Mapping[str, str]] = {
+        "layer.car": "importances", "layer.harm": "importance_shares", "layer.classes": "class_profiles",
+        "image.flipped": "image_sets", "layer.place": "unit_orders",
+    }  # fmt: skip
     summary: ClassVar[str] = "accuracy reduction of every unit (CAR), class by class"
 
     def __post_init__(self) -> None:
@@ -139,23 +155,37 @@ class Car(Probe):
             subject.model, split, layers=self.layers, effort=effort, seed=subject.seed,
             batch_size=min(batch_size, 64), device=subject.device,
         )  # fmt: skip
+        return self._record(table, split, dead_units(subject.model, _channels(table)))
+
+    def _record(self, table: UnitTable, split: Split, dead: Array) -> Record:
         found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
-        corrected = holm(p)
+        corrected, living, told = holm(p), ~dead, table.ablation
         assert found.drops is not None
+        flipped = told.predicted.numpy() != told.dense.numpy()
         arrays = {
             "unit.car": found.car, "unit.low": low, "unit.high": high, "unit.p": p, "unit.p_holm": corrected,
-            "unit.losses": found.losses, "unit.gains": found.gains, "unit.drop": found.drops,
+            "unit.dead": dead, "unit.losses": found.losses, "unit.gains": found.gains, "unit.drop": found.drops,
             "unit.correct": pack(table.correct), "class.count": found.counts, "class.right": found.right,
+            **layer_arrays(found, _channels(table), dead, flipped),
         }  # fmt: skip
         metrics = {
-            "units": len(table.units), "accuracy": float(found.right.sum() / found.images),
-            "mattering": float((corrected < 0.05).mean()), "harmful": float((found.car < 0).mean()),
+            "units": len(table.units), "dead": float(dead.mean()),
+            "accuracy": float(found.right.sum() / found.images),
+            "mattering": _share((corrected < 0.05)[living]), "harmful": _share((found.car < 0)[living]),
             "largest": float(found.car.max()),
         }  # fmt: skip
-        told = table.ablation
         info = {
             "layers": {name: len(channels) for name, channels in told.layers.items()}, "split": self.split,
             "images": found.images, "classes": list(found.classes), "classes_without_images": list(found.empty),
             "audited": told.audited, "wrong": told.wrong,  # of what was left out unseen, with `screen`
         }  # fmt: skip
-        return Record(self.name, metrics, arrays, None, info)
+        return Record(self.name, metrics, arrays, split.ids, info)
+
+
+def _channels(table: UnitTable) -> dict[str, Array]:
+    return {name: channels.numpy() for name, channels in table.ablation.layers.items()}
+
+
+def _share(marked: Array) -> float:
+    """NaN of none."""
+    return float(marked.mean()) if len(marked) else float("nan")

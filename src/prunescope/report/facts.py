@@ -27,7 +27,7 @@ _CONCEPTS = {
     "fidelity": Fact("Bottleneck decides as the network does", "share of test images", True),
     "nonzeros": Fact("Weights that the bottleneck uses", "weights", None),
 }
-_UNSHOWN = ("n", "mask_area")
+_UNSHOWN = ("n", "mask_area", "units")
 #: Probes whose metrics have a section of their own.
 _APART = ("cost",)
 

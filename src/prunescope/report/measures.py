@@ -17,6 +17,9 @@ SUBJECTS = {
     "pointing": "hottest points of the maps", "rankings": "concept rankings", "scores": "concept scores",
 }  # fmt: skip
 
+#: Families that no answer is built on: how a network spreads its work over units is not why it decides.
+_APART = ("importances", "importance_shares", "class_profiles", "image_sets", "unit_orders")
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -83,10 +86,11 @@ def _measure(study: Study, key: tuple[str, str, str, str]) -> Measure:
 
 
 def headlines(found: Results) -> list[Measure]:
-    """One measure per probe and family: the family's first, where it is there over images that both get right."""
+    """One measure per probe and family: the family's first, where it is there over images that both get right. None of
+    the families that have a section of their own (`_APART`)."""
     chosen: dict[tuple[str, str], Measure] = {}
     for item in measures(found):
-        if item.distance != FAMILIES[item.family][0].name:
+        if item.family in _APART or item.distance != FAMILIES[item.family][0].name:
             continue
         old = chosen.get((item.probe, item.family))
         if old is None or (old.array == item.array and item.subset == "both_right"):

@@ -19,8 +19,8 @@ from prunescope.study.alignment import common_images
 Array = np.ndarray[Any, np.dtype[Any]]
 Subset = Literal["all", "both_right"]
 
-#: Resamples of a mean over concepts: each is a whole table of correlations.
-_CONCEPT_DRAWS = 300
+#: Resamples of a mean over columns: each is a whole table of correlations.
+_COLUMN_DRAWS = 300
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,24 @@ def drift(
     other: Mapping[str, Record],
     distances: Mapping[str, Mapping[str, str]],
     *,
+    same_start: bool = False,
     seed: int = 0,
     draws: int = 1000,
 ) -> list[DriftRow]:
     """Compare two networks' records, images aligned by their ids.
 
-    Over images (heat maps, decisions) and concepts (scores) there is a row for all images and, where predictions are
-    there, one for those that both networks classify correctly; tables over classes have one row. Images without a
-    value (blank maps) or that only one network was shown, classes without a ranking, and concepts that cannot be
-    scored in both networks are not averaged in but counted in `Estimate.dropped`.
+    Over images (heat maps, decisions) and columns (concepts' scores) there is a row for all images and, where
+    predictions are there, one for those that both networks classify correctly; tables over classes or layers have one
+    row. Images without a value (blank maps) or that only one network was shown, classes without a ranking, and concepts
+    that cannot be scored in both networks are not averaged in but counted in `Estimate.dropped`.
 
     Args:
         reference, other: {probe key: record}, of the dense network and of the one compared with it.
         distances: {probe key: {array: family}}, as probes declare them (`Probe.distances`). Arrays that a record does
             not have are left out.
-        seed, draws: of the bootstrap over images (over classes for class tables).
+        same_start: both networks began from the same initial weights, as a pruned network and the dense one that it
+            comes from. Only then are measures there that compare unit i with unit i (`Distance.unit_by_unit`).
+        seed, draws: of the bootstrap over images (over classes or layers for their tables).
 
     Raises:
         PrunescopeError: fewer than two images in common; arrays of different shapes or concepts; unknown family.
@@ -76,6 +79,8 @@ def drift(
             if array in a.arrays and array in b.arrays:
                 pair = _pair(a, b, array, right, f"{probe}/{array}")
                 for distance in FAMILIES[family]:
+                    if distance.unit_by_unit and not same_start:
+                        continue
                     bootstrap = _Bootstrap(derive(seed, probe, array, distance.name), draws)
                     rows += [
                         DriftRow(probe, array, distance.name, subset, distance.title, _estimate(pair, distance, found))
@@ -121,10 +126,10 @@ def _pair(a: Record, b: Record, array: str, right: set[str] | None, name: str) -
 
 def _compare(pair: _Pair, distance: Distance, bootstrap: _Bootstrap) -> Iterator[tuple[Subset, Interval]]:
     try:
-        if distance.over == "concept":
-            yield "all", _over_concepts(pair, distance, bootstrap, slice(None))
+        if distance.over == "column":
+            yield "all", _over_columns(pair, distance, bootstrap, slice(None))
             if pair.right is not None:
-                yield "both_right", _over_concepts(pair, distance, bootstrap, pair.right)
+                yield "both_right", _over_columns(pair, distance, bootstrap, pair.right)
             return
         values = distance.function(pair.a, pair.b)
     except PrunescopeError as error:
@@ -135,8 +140,8 @@ def _compare(pair: _Pair, distance: Distance, bootstrap: _Bootstrap) -> Iterator
         yield "both_right", bootstrap.mean(values[pair.right])
 
 
-def _over_concepts(pair: _Pair, distance: Distance, bootstrap: _Bootstrap, images: Array | slice) -> Interval:
-    """Mean over concepts; the interval is over resampled images, since it is they that vary.
+def _over_columns(pair: _Pair, distance: Distance, bootstrap: _Bootstrap, images: Array | slice) -> Interval:
+    """Mean over columns (concepts, layers); the interval is over resampled images, since it is they that vary.
 
     Concepts that the quality gate of either network rejects (`concept.good`) are dropped.
     """
@@ -146,9 +151,11 @@ def _over_concepts(pair: _Pair, distance: Distance, bootstrap: _Bootstrap, image
     n, dropped = int(found.sum()), int((~found).sum())
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0, dropped)
-    blocks = resamples(len(x), min(bootstrap.draws, _CONCEPT_DRAWS), bootstrap.seed)
+    blocks = resamples(len(x), min(bootstrap.draws, _COLUMN_DRAWS), bootstrap.seed)
     drawn = np.concatenate([distance.function(x[:, found], y[:, found], block) for block in blocks])
-    means = drawn[np.isfinite(drawn).all(axis=1)].mean(axis=1)  # a resample in which a score is constant has none
+    known = np.isfinite(drawn)  # in a resample a score may be constant, or a rare set empty
+    some = known.any(axis=1)
+    means = np.where(known, drawn, 0).sum(axis=1)[some] / known.sum(axis=1)[some]
     low, high = np.quantile(means, [0.025, 0.975]) if len(means) else (math.nan, math.nan)
     return Interval(float(values[found].mean()), float(low), float(high), n, dropped)
 

@@ -137,6 +137,7 @@ def _rows(study: Study, load: Any, point: Point) -> list[dict[str, Any]]:
         {key: load(folder) for key, folder in point.reference_probes.items()},
         {key: load(folder) for key, folder in point.probes.items()},
         distances,
+        same_start=point.role not in ("dense", "reinit"),
         seed=derive(0, "drift"),
     )
     return [
