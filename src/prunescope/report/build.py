@@ -30,6 +30,7 @@ from prunescope.report.safe import asset, plotly, safe_json
 from prunescope.report.sensitivity import sensitivity_tables
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
+from prunescope.report.unit_views import LEAD, unit_views
 from prunescope.report.verdicts import verdicts
 from prunescope.report.weights import layer_tables
 from prunescope.report.words import summary
@@ -74,6 +75,7 @@ def _content(found: Results) -> dict[str, Any]:
         "figures": charts, "data": safe_json(charts), **_choosers(found, charts), "verdicts": verdicts(found),
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
+        "unit_views": unit_views(found), "unit_lead": LEAD,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

@@ -11,6 +11,7 @@ from prunescope.report.charts import sentence_case
 from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
+from prunescope.report.unit_views import UnitView, unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -31,6 +32,8 @@ def digest(found: Results) -> str:
             lines += [f"## {title}", "", *(f"- {_plain(sentence)}" for sentence in told), ""]
     for table in verdicts(found):
         lines += _every_measure(table)
+    for view in unit_views(found):
+        lines += _units(view)
     if rows := sparsity(found):
         lines += ["## Weights and sparsity", "", EFFECTIVE, "", *_table(list(COLUMNS), map(list, rows)), ""]
     return "\n".join(lines)
@@ -52,6 +55,13 @@ def _every_measure(table: Verdicts) -> Iterator[str]:
     columns = ["measure", "of", "images", *map(percent, table.densities), "other seeds"]
     rows = [[line.title, line.of, _images(line), *map(_cell, line.cells), line.floor or "–"] for line in table.lines]
     yield from (*_table(columns, rows, text=3), "")
+
+
+def _units(view: UnitView) -> Iterator[str]:
+    yield from (f"## Which units matter, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
+    for table in view.tables:
+        rows = [[name, *(cell.text for cell in cells)] for name, cells in table.rows]
+        yield from (f"### {_plain(table.title)}", "", *_table([table.corner, *table.columns], rows), "")
 
 
 def _images(line: Line) -> str:

@@ -14,6 +14,7 @@ from prunescope.core.types import Record
 from prunescope.report.measures import within_range
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
+from prunescope.report.unit_rows import unit_classes, unit_layers
 from prunescope.study.hits import flips
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
@@ -29,6 +30,8 @@ TABLES = {
     "sensitivity": "one layer cut alone at one rate: accuracy on the validation images, and its largest harmless rate",
     "classes": "one class of one checkpoint: recall, and share of its images decided differently from the dense one",
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
+    "unit_layers": "one layer of one checkpoint: units, how many are dead, matter, do harm; mean CAR of the living",
+    "unit_classes": "one class of one checkpoint: class CAR, mean over all living units",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
     "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
@@ -43,6 +46,8 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
         "sensitivity": scan_table(found),
         "classes": _rows(found, _classes, ["class", "recall", "changed"]),
         "flips": _rows(found, _flips, ["before", "after", "images"]),
+        "unit_layers": unit_layers(found),
+        "unit_classes": unit_classes(found),
         "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),
         "concept_quality": _rows(found, _quality, ["probe", "concept", "auroc", "good"]),
     }
