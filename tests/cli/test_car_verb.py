@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from commands import refused
 from safetensors.torch import save_file
+from tests.ticket.own_nets import branching
 
 from prunescope.data.load import load_data
+from prunescope.engine.ablation.answers import Effort
 from prunescope.models.zoo import build_model
 from prunescope.probes.car import car
 
@@ -52,6 +55,30 @@ def test_layers_and_images_can_be_chosen(prunescope: Any, weights: Path, tmp_pat
     assert json.loads((out / "car.json").read_text())["images"] == 9
     assert "left out by the screen" in ran.err
     refused(prunescope("car", *given, "--out", out), "is there already")
+
+
+def test_what_takes_a_units_place_can_be_chosen(prunescope: Any, weights: Path, tmp_path: Path) -> None:
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA)
+    ran = prunescope("car", *given, "--removal", "mean", "--out", tmp_path / "mean")
+    assert ran.code == 0, ran.err
+    assert "its mean over these images" in " ".join(ran.err.split())
+    data = load_data({"name": "shapes", "size": 16, "train": 40, "val": 24, "test": 32})
+    found = car(build_model("small_cnn", classes=4, channels=3, seed=0), data.test, effort=Effort(removal="mean"))
+    units = pd.read_csv(tmp_path / "mean" / "units.csv")
+    assert units["mean_drop"].to_numpy() == pytest.approx(found.reductions.mean_drop, abs=1e-6)
+    assert json.loads((tmp_path / "mean" / "car.json").read_text())["removal"] == "mean"
+    refused(prunescope("car", *given, "--removal", "mean", "--screen"), "removal 'mean' is computed in full")
+    refused(prunescope("car", *given, "--removal", "men"), "removal", "did you mean")
+
+
+def test_a_network_that_cannot_be_traced_is_run_with_hooks(prunescope: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(branching(4).state_dict(), tmp_path / "own.safetensors")
+    given = ("--model", "tests.ticket.own_nets:branching", "--weights", tmp_path / "own.safetensors", "--data", DATA)
+    ran = prunescope("car", *given, "--images", "9", "--out", tmp_path / "units")
+    assert ran.code == 0, ran.err
+    assert "full forward passes with hooks, 9 for each image" in " ".join(ran.err.split())
+    assert len(pd.read_csv(tmp_path / "units" / "units.csv")) == 9
 
 
 def test_bad_input(prunescope: Any, weights: Path, tmp_path: Path) -> None:

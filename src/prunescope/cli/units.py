@@ -12,6 +12,13 @@ from rich.table import Table
 
 from prunescope.cli.tickets import Threads, console, threads_set, warnings_said
 
+#: {removal: what takes a unit's place, in words}.
+PLACES = {
+    "mean": "its mean over these images and all places",
+    "resample": "what it holds on another of these images",
+    "weights": "what zero weights give, with what a norm adds behind them",
+}
+
 
 def car(
     model: Annotated[
@@ -36,7 +43,10 @@ def car(
     screen: Annotated[
         bool, typer.Option("--screen", help="Leave out what cannot change by a calibrated screen; audited.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, and of the audit.")] = 0,
+    removal: Annotated[
+        str, typer.Option("--removal", help="What takes a filter's place: zero, mean, resample, weights.")
+    ] = "zero",
+    seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, of the audit, of resampling.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda ...")] = "auto",
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
@@ -49,7 +59,7 @@ def car(
 
     question = Question(
         read_spec(model, "model"), read_spec(data, "data"), weights, tuple(layers or ()), split, images,
-        Effort(precision, screen=screen), seed, device,  # type: ignore[arg-type]
+        Effort(precision, screen=screen, removal=removal), seed, device,  # type: ignore[arg-type]
     )  # fmt: skip
     if out is not None:
         require_free(out)
@@ -96,6 +106,8 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
             f"{told['left_out']:,} left out by the screen; of {told['audited']:,} of these that were run, "
             f"{told['audited_wrong']:,} change their class"
         )
+    if told["removal"] != "zero":
+        lines.append(f"what takes a unit's place: {PLACES[told['removal']]}")
     if told["classes_without_images"]:
         lines.append(f"classes without images: {', '.join(told['classes_without_images'])}")
     return lines

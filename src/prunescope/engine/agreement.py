@@ -19,10 +19,11 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import bytes_per_image
 from prunescope.engine.ablation.replay import Stage
+from prunescope.engine.ablation.units import Units, units_of
 from prunescope.engine.ablation.worlds import Worlds
 from prunescope.engine.attribute import gradcam
 from prunescope.engine.untouched import untouched
-from prunescope.engine.without import Order, Units, units_of
+from prunescope.engine.without import Order
 from prunescope.metrics.maps import pearson, spearman
 from prunescope.models.layers import last_conv
 

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
+from prunescope.engine.ablation.deciders import Exact
+from prunescope.engine.ablation.hooked import Hooked
 from prunescope.engine.ablation.replay import Stage
+from prunescope.engine.ablation.units import Units, units_of
 
-#: {layer: channels}.
-Units: TypeAlias = Mapping[str, Sequence[int]]
 #: Removals (layer, channel), first removed first.
 Order: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -27,22 +28,33 @@ def predictions(ablator: Ablator, split: Split, sets: Sequence[Units]) -> Tensor
     layers in which they differ is computed again: neighbours should differ in few layers, and late ones.
 
     Raises:
-        PrunescopeError: an unknown layer or channel, or images of another shape than the network was captured for.
+        PrunescopeError: an unknown layer or channel, images of another shape than the network was captured for, or an
+            ablator with another removal than `zero`.
     """
-    stage = ablator.exact.stage
+    if ablator.effort.removal != "zero":
+        raise PrunescopeError(f"sets of channels are made zero; got an ablator with removal {ablator.effort.removal!r}")
     if split.shape != ablator.split.shape:
         raise PrunescopeError(f"the network was captured for images {ablator.split.shape}, got {split.shape}")
-    named = [units_of(stage.channels, units) for units in sets]
+    named = [units_of(ablator.channels, units) for units in sets]
     tensors = [{name: torch.tensor(channels, dtype=torch.int64) for name, channels in units.items()} for units in named]
     found = torch.empty(len(tensors), len(split), dtype=torch.int16)
     for index, x, _ in split.batches(ablator.batch_size, ablator.device):
-        for row, logits in enumerate(_one_by_one(stage, x, tensors)):
+        for row, logits in enumerate(_one_by_one(ablator.exact, x, tensors)):
             found[row, index] = logits.argmax(1).to("cpu", torch.int16)
     return found
 
 
-def _one_by_one(stage: Stage, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -> Iterator[Tensor]:
+def _one_by_one(by: Exact | Hooked, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -> Iterator[Tensor]:
     """Logits (B, classes) of the same images without each set."""
+    if isinstance(by, Hooked):
+        for units in sets:
+            by.begin(units)
+            yield by.look_at(images).logits
+    else:
+        yield from _replayed(by.stage, images, sets)
+
+
+def _replayed(stage: Stage, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -> Iterator[Tensor]:
     values: dict[fx.Node, Any] = {}
     before: Mapping[str, Tensor] = {}
     for units in sets:
@@ -66,22 +78,3 @@ def _run_again(stage: Stage, values: dict[fx.Node, Any], layers: Sequence[str]) 
 def _layers_that_differ(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
     none = torch.empty(0, dtype=torch.int64)
     return [name for name in {**one, **other} if not torch.equal(one.get(name, none), other.get(name, none))]
-
-
-def units_of(channels: Mapping[str, int], layers: Sequence[str] | Units | None) -> dict[str, list[int]]:
-    """{layer: channels in their order} of what was asked for: names of layers, {layer: channels}, or None: all.
-
-    Args:
-        channels: {layer: how many it has}.
-
-    Raises:
-        PrunescopeError: an unknown layer or channel, or one named twice.
-    """
-    found = {}
-    for name in channels if layers is None else layers:
-        if name not in channels:
-            raise choices("layer with units", name, channels)
-        found[name] = sorted(layers[name] if isinstance(layers, Mapping) else range(channels[name]))
-        if len(set(found[name])) < len(found[name]) or not set(found[name]) <= set(range(channels[name])):
-            raise PrunescopeError(f"{name} has channels 0 to {channels[name] - 1}, each once; got {found[name]}")
-    return found

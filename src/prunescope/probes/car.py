@@ -17,6 +17,7 @@ from prunescope.data.split import NAMES, Split
 from prunescope.data.subsets import stratified
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.ablation.answers import Ablation, Effort, Precision
+from prunescope.engine.ablation.removal import Kind
 from prunescope.engine.sweep import Gatherer
 from prunescope.metrics.ablation import Ranking, Reductions, order
 from prunescope.metrics.paired import holm
@@ -75,7 +76,9 @@ def car(
     Args:
         layers: names or patterns, convolutions or linear layers; none: all convolutions that have readers within the
             network. The layer whose outputs are the classes has no units.
-        effort: how much is computed (`Effort`); by default every prediction is that of a full forward pass.
+        effort: how much is computed, and what takes a unit's place (`Effort`); by default every prediction is that of
+            a full forward pass with zeros where the unit is read.
+        seed: of the audit, and of whose content a unit gets with removal `resample`.
 
     Raises:
         PrunescopeError: labels are missing, there is no such layer, or what `Ablator` refuses.
@@ -123,7 +126,7 @@ class Car(Probe):
         split: which images.
         images: at most so many, drawn with every class in its share; 0 for all.
         precision: `32` or `bf16`; predictions are the same.
-        screen: see `engine.ablation.answers.Effort`.
+        screen, removal: see `engine.ablation.answers.Effort`.
     """
 
     layers: tuple[str, ...] = ()
@@ -131,6 +134,7 @@ class Car(Probe):
     images: int = 0
     precision: Precision = "32"
     screen: bool = False
+    removal: Kind = "zero"
 
     distances: ClassVar[Mapping[str, str]] = {
         "layer.car": "importances", "layer.harm": "importance_shares", "layer.classes": "class_profiles",
@@ -139,7 +143,7 @@ class Car(Probe):
     summary: ClassVar[str] = "accuracy reduction of every unit (CAR), class by class"
 
     def __post_init__(self) -> None:
-        Effort(self.precision)
+        self._effort()
         if self.split not in NAMES:
             raise PrunescopeError(f"car: split must be one of {', '.join(NAMES)}, got {self.split!r}")
         if self.images < 0:
@@ -150,12 +154,14 @@ class Car(Probe):
 
     def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
         split = some_images(subject.data[self.split], self.images, 0)  # the same for every network
-        effort = Effort(self.precision, screen=self.screen)
         table = car(
-            subject.model, split, layers=self.layers, effort=effort, seed=subject.seed,
+            subject.model, split, layers=self.layers, effort=self._effort(), seed=subject.seed,
             batch_size=min(batch_size, 64), device=subject.device,
         )  # fmt: skip
         return self._record(table, split, dead_units(subject.model, _channels(table)))
+
+    def _effort(self) -> Effort:
+        return Effort(self.precision, screen=self.screen, removal=self.removal)
 
     def _record(self, table: UnitTable, split: Split, dead: Array) -> Record:
         found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
@@ -177,6 +183,7 @@ class Car(Probe):
         info = {
             "layers": {name: len(channels) for name, channels in told.layers.items()}, "split": self.split,
             "images": found.images, "classes": list(found.classes), "classes_without_images": list(found.empty),
+            "removal": self.removal,
             "audited": told.audited, "wrong": told.wrong,  # of what was left out unseen, with `screen`
         }  # fmt: skip
         return Record(self.name, metrics, arrays, split.ids, info)

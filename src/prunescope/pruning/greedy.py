@@ -20,7 +20,8 @@ from prunescope.core.seeds import derive
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.ablation.answers import Effort
-from prunescope.engine.without import Order, Units, predictions, units_of
+from prunescope.engine.ablation.units import Units, units_of
+from prunescope.engine.without import Order, predictions
 from prunescope.pruning.race import Choice, Race, choose
 
 #: Trains a network in place, in which these channels are out.
@@ -134,9 +135,9 @@ def greedy(
     2
 
     Raises:
-        Untraceable: torch.fx cannot follow the network.
+        Untraceable: neither torch.fx nor hooks can follow the network (`Ablator`).
         PrunescopeError: a split without images, one that both chooses and reports, an unknown layer or channel,
-            a `done` of another run.
+            a `done` of another run, an effort with another removal than `zero`.
     """
     _check(split, report, every)
     run = _Run(model, split, report, effort, fine_tune, every, race or Race(), seed, device)

@@ -15,7 +15,7 @@ from prunescope.engine.ablation.channelwise import NORMS
 from prunescope.engine.ablation.gates import is_cat, offsets
 from prunescope.engine.ablation.nodes import is_call_of
 from prunescope.engine.ablation.replay import Stage
-from prunescope.engine.without import Units, units_of
+from prunescope.engine.ablation.units import Units, units_of
 
 
 def removal_mask(model: nn.Module, gone: Units, shape: tuple[int, ...]) -> Mask:

@@ -18,8 +18,9 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
 from prunescope.engine.ablation.deciders import gap
 from prunescope.engine.ablation.gates import Reading
+from prunescope.engine.ablation.hooked import Hooked
 from prunescope.engine.ablation.scene import images_first
-from prunescope.engine.without import Units
+from prunescope.engine.ablation.units import Units
 from prunescope.metrics.ablation import order, reductions
 from prunescope.metrics.racing import can_win, unbeaten
 
@@ -93,6 +94,10 @@ def choose(
         seed: of the order of the images, where a race draws one.
     """
     gone, race = gone or {}, race or Race()
+    if ablator.effort.removal != "zero":
+        raise PrunescopeError(
+            f"what is chosen is made zero, so its CAR must be; got removal {ablator.effort.removal!r}"
+        )
     field = _Field(ablator, candidates)
     if race.by == "none":
         field.run(None, gone)
@@ -188,10 +193,18 @@ def _look(ablator: Ablator, units: Sequence[tuple[str, int]], gone: Units) -> tu
         margins (images,) between the two largest logits; bool (images,), whether it is right; bool (units, images),
         whether a unit is zero wherever it is read, so that the image says the same without it.
     """
-    stage, split = ablator.exact.stage, ablator.split
-    stage.close({layer: torch.as_tensor(list(channels), dtype=torch.int64) for layer, channels in gone.items()})
+    split = ablator.split
     margin, right = torch.empty(len(split)), torch.empty(len(split), dtype=torch.bool)
-    unread = torch.empty(len(units), len(split), dtype=torch.bool)
+    unread = torch.zeros(len(units), len(split), dtype=torch.bool)
+    out = {layer: torch.as_tensor(list(channels), dtype=torch.int64) for layer, channels in gone.items()}
+    if isinstance(ablator.exact, Hooked):  # what readers get is not seen
+        ablator.exact.begin(out)
+        for index, x, y in split.batches(ablator.batch_size, ablator.device):
+            logits = ablator.exact.look_at(x).logits
+            margin[index], right[index] = gap(logits).cpu(), (logits.argmax(1) == y).cpu()
+        return margin.numpy(), right.numpy(), unread.numpy()
+    stage = ablator.exact.stage
+    stage.close(out)
     layers = dict.fromkeys(layer for layer, _ in units)
     rows = {layer: [i for i, (name, _) in enumerate(units) if name == layer] for layer in layers}
     for index, x, y in split.batches(ablator.batch_size, ablator.device):

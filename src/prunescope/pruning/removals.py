@@ -14,8 +14,9 @@ from prunescope.core.mask import Mask
 from prunescope.core.types import Array
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
+from prunescope.engine.ablation.units import Units, units_of
 from prunescope.engine.untouched import untouched
-from prunescope.engine.without import Order, Units, predictions, units_of
+from prunescope.engine.without import Order, predictions
 from prunescope.metrics.ablation import Reductions, order
 from prunescope.models.graph import channel_graph
 from prunescope.pruning.granularities.coupled import Members

@@ -10,7 +10,8 @@ import numpy as np
 
 from prunescope.core.types import Array
 from prunescope.engine.ablation.ablate import Ablator
-from prunescope.engine.without import Order, Units, predictions, units_of
+from prunescope.engine.ablation.units import Units, units_of
+from prunescope.engine.without import Order, predictions
 from prunescope.metrics.shapley import Shapley, shapley
 
 

@@ -100,9 +100,9 @@ def facts(question: Question, table: UnitTable) -> dict[str, Any]:
         "prunescope": __version__, "model": dict(question.model), "split": question.split, "seed": question.seed,
         "images": found.images, "accuracy": float(found.right.sum() / found.images), "units": len(table.units),
         "classes_without_images": list(found.empty), "ties": table.ranking.tied, "precision": question.effort.precision,
-        "screen": question.effort.screen, "worlds": told.worlds, "full_passes": told.redone,
-        "again_in_float32": told.screened, "left_out": told.passed, "audited": told.audited,
-        "audited_wrong": told.wrong,
+        "screen": question.effort.screen, "removal": question.effort.removal, "worlds": told.worlds,
+        "full_passes": told.redone, "again_in_float32": told.screened, "left_out": told.passed,
+        "audited": told.audited, "audited_wrong": told.wrong,
     }  # fmt: skip
 
 

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
 from prunescope.engine.ablation.answers import Ablation, Effort, rows_of
 from prunescope.engine.ablation.chunk import TILE, Chunk, bytes_per_image
 from prunescope.engine.ablation.deciders import Exact, LowPrecision, named
+from prunescope.engine.ablation.hooked import Hooked, exact_decider
 from prunescope.engine.ablation.linear_screen import LinearScreen
+from prunescope.engine.ablation.replacing import Replacing
+from prunescope.engine.ablation.units import units_of
 from prunescope.engine.sweep import require_finite
 from prunescope.engine.untouched import untouched
 
@@ -45,15 +48,18 @@ class Ablator:
 
     A unit is a channel of a convolution or an output of a linear layer. Taken out, it is zero where it is read: after
     norm, activation and pooling, at the input of every convolution, linear layer or sum behind it, so that neither
-    biases nor norms leak. Each prediction is that of a full forward pass (with `Effort.screen`: as far as calibrated).
+    biases nor norms leak (`Effort.removal` has other kinds). Each prediction is that of a full forward pass (with
+    `Effort.screen`: as far as calibrated). A network that torch.fx cannot follow is run in full, with hooks, for every
+    unit, and channels that meet in a sum go together (`slow.HookedNetwork`): slow, so there is a `PrunescopeWarning`.
 
     The network is captured once, as a copy: what happens to the model afterwards is not seen.
 
     Args:
+        seed: of the audit, and of whose content a unit gets with removal `resample`.
         batch_size: images at once, at most; fewer where the memory allows no more.
 
     Raises:
-        Untraceable: torch.fx cannot follow the network.
+        Untraceable: neither torch.fx nor hooks can follow the network, or hooks are not allowed (`Effort.hooks`).
         PrunescopeError: too little memory (says how much is enough).
     """
 
@@ -63,17 +69,26 @@ class Ablator:
     ) -> None:  # fmt: skip
         self.split, self.effort, self.seed, self.device = split, effort or Effort(), seed, device
         with untouched(model.to(device)):
-            self.exact = Exact(model, split.shape)
-            low = LowPrecision(self.exact, model, split.shape) if self.effort.precision == "bf16" else None
+            self.exact = exact_decider(model, split, self.effort, seed=seed, device=device)
+            wanted = self.effort.precision == "bf16" and isinstance(self.exact, Exact)
+            low = LowPrecision(self.exact, model, split.shape) if wanted else None  # type: ignore[arg-type]
         if not self.channels:
             raise PrunescopeError(f"{type(model).__name__} has no layer whose channels are read within it: no units")
-        self.decider: Exact | LowPrecision = low or self.exact
+        self.decider: Exact | Hooked | LowPrecision = low or self.exact
         self.batch_size = self._batch_size(batch_size)
+        if isinstance(self.exact, Replacing):
+            self.exact.batch_size = self.batch_size
 
     @property
     def channels(self) -> Mapping[str, int]:
         """{layer: how many units}, of all layers that have readers within the network."""
-        return self.exact.stage.channels
+        return self.exact.channels if isinstance(self.exact, Hooked) else self.exact.stage.channels
+
+    def look_at(self, index: Tensor, images: Tensor) -> Chunk:
+        """Go on to these images (n, C, H, W), which lie there in the split (n,)."""
+        if isinstance(self.exact, Replacing):
+            return self.exact.look_at_images(index, images)
+        return self.decider.look_at(images)
 
     def run(
         self,
@@ -98,23 +113,11 @@ class Ablator:
             return _Run(self, wanted).all(on_worlds)
 
     def _chosen(self, layers: Mapping[str, Sequence[int]] | Sequence[str] | None) -> dict[str, Tensor]:
-        known = self.channels
-        wanted = known if layers is None else layers
-        found = {}
-        for name in wanted:
-            if name not in known:
-                raise choices("layer with units", name, known)
-            given = layers[name] if isinstance(layers, Mapping) else range(known[name])
-            channels = torch.as_tensor(list(given), dtype=torch.int64)
-            if len(channels) and not 0 <= int(channels.min()) <= int(channels.max()) < known[name]:
-                raise PrunescopeError(f"{name} has channels 0 to {known[name] - 1}, got {channels.tolist()}")
-            found[name] = channels.sort().values
-        return found
+        found = units_of(self.channels, layers, once=False)
+        return {name: torch.tensor(channels, dtype=torch.int64) for name, channels in found.items()}
 
     def _batch_size(self, most: int) -> int:
-        stage, low = self.exact.stage, self.effort.precision == "bf16"
-        each = bytes_per_image(stage) * ((3 if self.effort.screen else 1) + (0.5 if low else 0))
-        work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
+        each, work = self._needs()
         room = self.effort.memory - work
         if room < each:
             raise PrunescopeError(
@@ -123,6 +126,15 @@ class Ablator:
             )
         return int(min(room // each, most))
 
+    def _needs(self) -> tuple[float, int]:
+        """Bytes per image, and beside them."""
+        if isinstance(self.exact, Hooked):
+            return self.exact.bytes_per_image(), 0
+        stage, low = self.exact.stage, self.effort.precision == "bf16"
+        each = bytes_per_image(stage) * ((3 if self.effort.screen else 1) + (0.5 if low else 0))
+        work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
+        return each * (2 if self.effort.removal == "resample" else 1), work
+
 
 class _Run:
     """One call of `Ablator.run`."""
@@ -130,7 +142,8 @@ class _Run:
     def __init__(self, of: Ablator, layers: dict[str, Tensor]) -> None:
         self.of, self.layers, self.split, self.effort = of, layers, of.split, of.effort
         self.exact, self.decider = of.exact, of.decider
-        self.screen = LinearScreen(self.decider.stage) if self.effort.screen else None
+        wanted = self.effort.screen and isinstance(self.exact, Exact)
+        self.screen = LinearScreen(self.decider.stage) if wanted else None  # type: ignore[union-attr]
         self.generator = torch_generator(of.seed, "ablation")
         self.left_out: list[tuple[str, Tensor, Tensor]] = []
         self.audited = self.wrong = self.done = 0
@@ -143,7 +156,7 @@ class _Run:
     def all(self, on_worlds: Callable[[int, int], None] | None) -> Ablation:
         """Images outside, layers inside: the values of the whole network are needed for some images only."""
         for index, x, y in self.split.batches(self.of.batch_size, self.of.device):
-            chunk = self.decider.look_at(x)
+            chunk = self.of.look_at(index, x)
             require_finite(chunk.logits, index, self.split)
             self.dense[index] = chunk.logits.argmax(1).to(torch.int16)
             if self.screen is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.data.split import Split
+from prunescope.engine.ablation.removal import Kind
 from prunescope.metrics.ablation import Reductions, reductions
 
 Precision = Literal["32", "bf16"]
@@ -25,16 +26,31 @@ class Effort:
             calibrated on the run itself, not proven.
         audit: how many of the worlds that were left out are run afterwards.
         memory: bytes that values may take; more means larger batches of images.
+        removal: what takes a unit's place. `zero`: zeros, at every reader. `mean`: its mean over the images that are
+            asked about, and places, at every reader. `resample`: what it holds on another of these images, drawn by the
+            seed. `weights`: its weights and bias are zeros, and what a norm adds behind them leaks on. All but `zero`
+            need `precision` 32 and no `screen`.
+        hooks: where torch.fx cannot follow a network, take units out by full forward passes with hooks, with a warning;
+            False: refuse it.
     """
 
     precision: Precision = "32"
     screen: bool = False
     audit: int = 1000
     memory: int = 512 * 2**20
+    removal: Kind = "zero"
+    hooks: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise choices("precision", self.precision, get_args(Precision))
+        if self.removal not in get_args(Kind):
+            raise choices("removal", self.removal, get_args(Kind))
+        if self.removal != "zero" and (self.screen or self.precision != "32"):
+            raise PrunescopeError(
+                f"removal {self.removal!r} is computed in full, in precision 32: its screen would need what takes the "
+                f"unit's place; got precision {self.precision!r} and screen {self.screen}"
+            )
         if self.audit < 0 or self.memory < 1:
             raise PrunescopeError(f"audit and memory are counts, got {self.audit} and {self.memory}")
 

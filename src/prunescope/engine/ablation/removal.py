@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.ablation.gates import Reading
 from prunescope.engine.ablation.worlds import Single, Worlds
+
+#: What takes a unit's place: the classes below, in their order (`resample` is `Borrowed` where images come in batches).
+Kind = Literal["zero", "weights", "mean", "resample"]
 
 
 class Removal(Protocol):
@@ -99,6 +102,22 @@ class Resample:
             raise PrunescopeError(f"partners are known for {len(self.partner)} images, the chunk has {worlds.images}")
         others = value[self.partner.to(value.device)]
         return Single(worlds.channel_of(others, at.offset, at.axis, at.width), at.offset, at.axis, at.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Borrowed:
+    """What the unit holds on another image, at every reader, where that image is none of the chunk's.
+
+    Attributes:
+        of: {name of a gate: its value on the other images}, with as many of them in front as the chunk has images.
+    """
+
+    of: Mapping[str, Tensor]
+    where_made: ClassVar[bool] = False
+
+    def event(self, at: Reading, worlds: Worlds, value: Tensor) -> Single:
+        content = worlds.channel_of(self.of[at.gate.name], at.offset, at.axis, at.width)
+        return Single(content, at.offset, at.axis, at.width)
 
 
 def _constant(vector: Tensor, at: Reading, worlds: Worlds, value: Tensor) -> Single:

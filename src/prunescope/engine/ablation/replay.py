@@ -14,7 +14,7 @@ from prunescope.engine.ablation.plan import Plan
 from prunescope.engine.ablation.removal import Removal, Zero
 from prunescope.engine.ablation.rules import Rule, makes_its_own, rule_of, through
 from prunescope.engine.ablation.scene import Scene, images_first, put
-from prunescope.engine.ablation.worlds import Single, Worlds
+from prunescope.engine.ablation.worlds import Worlds
 from prunescope.engine.sweep import logits_of
 
 
@@ -122,17 +122,20 @@ class Stage:
         worlds = Worlds.pairs(channel, torch.arange(len(images), device=images.device), len(images))
         return self.logits(self.run(images, self.without(layer, worlds)))
 
-    def without(self, layer: str, worlds: Worlds) -> dict[fx.Node, Callable[[fx.Node, Tensor], Tensor]]:
+    def without(
+        self, layer: str, worlds: Worlds, removal: Removal = Zero(),  # noqa: B008 (frozen)
+    ) -> dict[fx.Node, Callable[[fx.Node, Tensor], Tensor]]:  # fmt: skip
         """For `run` on one image per world: what takes every world's channel out."""
+        places = _by_node(self.made[layer] if removal.where_made else self.readings[layer])
 
         def gone(node: fx.Node, value: Tensor) -> Tensor:
+            events = [removal.event(at, worlds, images_first(node, value)) for at in places[node]]
             value = value.clone()
-            for at in self.readings[layer]:
-                if at.gate is node:
-                    put(images_first(node, value), Single(None, at.offset, at.axis, at.width), worlds)
+            for event in events:
+                put(images_first(node, value), event, worlds)
             return value
 
-        return dict.fromkeys((reading.gate for reading in self.readings[layer]), gone)
+        return dict.fromkeys(places, gone)
 
 
 def _by_node(places: Sequence[Reading]) -> dict[fx.Node, list[Reading]]:

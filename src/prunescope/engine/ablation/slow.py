@@ -50,16 +50,46 @@ class HookedNetwork:
             name: found[0] for name, found in axes.items() if 0 in found and bool((found[0] != FIXED).any())
         }
         self._reads = {name: found[1] for name, found in axes.items() if 1 in found}
+        self._closed: dict[str, Tensor] = {}
 
     @property
     def channels(self) -> dict[str, int]:
         """{layer: how many outputs}, of all layers with a unit."""
         return {name: len(units) for name, units in self.units.items()}
 
+    def whole_layers(self, images: Tensor) -> dict[str, int]:
+        """{layer: how many outputs}, of the layers all of whose outputs can be taken out: they are units, and every
+        layer that reads one is called on the way from images (n, C, H, W) to the logits."""
+        with self._zeroed(dict.fromkeys(self._reads, torch.empty(0, dtype=torch.int64))) as fired:
+            self._run(images)
+        missed = [units for name, units in self._reads.items() if name not in fired]
+        heard = torch.cat([torch.empty(0, dtype=torch.int64), *(self._reads[name] for name in sorted(fired))])
+        unheard = torch.cat([torch.tensor([FIXED]), *missed])
+        whole = {
+            name: torch.isin(units, heard) & ~torch.isin(units, unheard.to(units.device))
+            for name, units in self.units.items()
+        }
+        return {name: len(units) for name, units in self.units.items() if bool(whole[name].all())}
+
+    def close(self, gone: Mapping[str, Tensor]) -> None:
+        """From now on the units of these channels are gone in every world, and in the whole network."""
+        units = [self.units[layer][channels] for layer, channels in gone.items()]
+        closed = torch.cat([torch.empty(0, dtype=torch.int64), *units])
+        self._closed = self._at(closed)
+
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (n, classes) of the whole network for images (n, C, H, W)."""
+        """Logits (n, classes) of the whole network (without what is closed) for images (n, C, H, W)."""
+        with self._zeroed(self._closed):
+            return self._run(images)
+
+    def _run(self, images: Tensor) -> Tensor:
         with torch.no_grad(), fixed_rng():
             return logits_of(self.network(images))
+
+    def _at(self, units: Tensor) -> dict[str, Tensor]:
+        """{layer: which of its inputs are one of these units}."""
+        at = {name: torch.isin(read, units.to(read.device)).nonzero().squeeze(1) for name, read in self._reads.items()}
+        return {name: index for name, index in at.items() if len(index)}
 
     def replay(self, layer: str, worlds: Worlds, images: Tensor) -> Tensor:
         """Logits (n, classes) of every world: an image without the unit of one channel of the layer.
@@ -76,17 +106,18 @@ class HookedNetwork:
         return torch.cat(found) if found else self.logits(images)[:0]
 
     def _without(self, layer: str, channel: int, images: Tensor) -> Tensor:
-        unit = int(self.units[layer][channel])
-        if unit == FIXED:
+        unit = self.units[layer][channel]
+        if int(unit) == FIXED:
             raise PrunescopeError(
                 f"channel {channel} of {layer} is no unit: something reads it that cannot be followed"
             )
-        at = {name: (units == unit).nonzero().squeeze(1) for name, units in self._reads.items()}
-        at = {name: index for name, index in at.items() if len(index)}
+        at = self._at(unit[None])
         if not at:
             raise PrunescopeError(f"no layer reads channel {channel} of {layer}, so it cannot be taken out")
-        with self._zeroed(at) as fired:
-            said = self.logits(images)
+        parts = (at, self._closed)
+        both = {name: torch.cat([part[name] for part in parts if name in part]) for name in at | self._closed}
+        with self._zeroed(both) as fired:
+            said = self._run(images)
         if missing := sorted(at.keys() - fired):
             raise PrunescopeError(f"{missing[0]} reads channel {channel} of {layer}, but its module is not called")
         return said
