@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from commands import refused
 from safetensors.torch import save_file
-from tests.ticket.own_nets import branching
 
 from prunescope.data.load import load_data
 from prunescope.engine.ablation.answers import Effort
@@ -72,9 +70,9 @@ def test_what_takes_a_units_place_can_be_chosen(prunescope: Any, weights: Path, 
 
 
 def test_a_network_that_cannot_be_traced_is_run_with_hooks(prunescope: Any, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    save_file(branching(4).state_dict(), tmp_path / "own.safetensors")
-    given = ("--model", "tests.ticket.own_nets:branching", "--weights", tmp_path / "own.safetensors", "--data", DATA)
+    name = "tests.ticket.own_nets:branching"
+    save_file(build_model(name, classes=4, channels=3, seed=0).state_dict(), tmp_path / "own.safetensors")
+    given = ("--model", name, "--weights", tmp_path / "own.safetensors", "--data", DATA)
     ran = prunescope("car", *given, "--images", "9", "--out", tmp_path / "units")
     assert ran.code == 0, ran.err
     assert "full forward passes with hooks, 9 for each image" in " ".join(ran.err.split())
