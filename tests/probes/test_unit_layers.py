@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import eq, lt
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from prunescope.study.drift import DriftRow, drift
 from prunescope.testing.samples import tiny_data
 
 DEAD = {"2": [1, 4]}
+UNIT_BY_UNIT = ("order", "top_tenth")
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -64,7 +67,7 @@ def test_the_arrays_equal_loops_over_units() -> None:
     assert total > 0
     for row, units in enumerate((range(5), range(5, 13))):
         alive = [i for i in units if not dead[i]]
-        ranked = sorted(alive, key=lambda i: (round(table.car[i] * table.images), table.mean_drop[i]))
+        keys = {i: (round(table.car[i] * table.images), round(float(table.mean_drop[i]), 5)) for i in alive}
         for column in range(8):
             unit = units[column] if column < len(units) else None
             lives = unit in alive
@@ -72,7 +75,8 @@ def test_the_arrays_equal_loops_over_units() -> None:
             assert np.isfinite(arrays["layer.car"][row, column]) == lives
             if unit is not None and lives:
                 assert arrays["layer.car"][row, column] == table.car[unit]
-                assert arrays["layer.place"][row, column] == ranked.index(unit)
+                below, equal = (sum(compare(keys[i], keys[unit]) for i in alive) for compare in (lt, eq))
+                assert arrays["layer.place"][row, column] == below + (equal - 1) / 2
         assert arrays["layer.harm"][row] == sum(int(table.losses[i].sum()) for i in units) / total
         np.testing.assert_allclose(arrays["layer.classes"][row], sum(table.class_car[i] for i in units))
         for image in range(len(split)):
@@ -98,7 +102,18 @@ def test_a_network_of_which_all_is_pruned_away_has_no_shares() -> None:
     assert record.metrics["dead"] == 1
     assert np.isnan([record.metrics["mattering"], record.metrics["harmful"]]).all()
     assert np.isnan(record.arrays["layer.car"]).all()
+    assert np.isnan(record.arrays["layer.place"]).all()
     assert np.isnan(record.arrays["layer.harm"]).all()
+
+
+def test_units_of_which_none_matters_have_no_order() -> None:
+    model = network()
+    with torch.no_grad():
+        model[6].weight.zero_()  # type: ignore[operator, union-attr]
+    arrays = measured(model, tiny_data()).arrays
+    assert np.unique(arrays["layer.place"][0, :5]).tolist() == [2]
+    found = rows(model, model, same_start=True)
+    assert np.isnan([found["layer.place", name].estimate.value for name in UNIT_BY_UNIT]).all()
 
 
 def test_heads_and_channels_that_are_named_alone() -> None:
@@ -130,7 +145,7 @@ def test_what_stands_beside_the_noise_floor_does_not_see_the_order_of_units() ->
 
 def test_units_are_compared_one_by_one_only_where_they_are_the_same_ones() -> None:
     together, apart = (rows(network(), network(seed), start) for seed, start in ((0, True), (1, False)))
-    only = {("layer.place", "order"), ("layer.place", "top_tenth")}
+    only = {("layer.place", name) for name in UNIT_BY_UNIT}
     assert set(together) - set(apart) == only
     assert all(together[key].estimate.value == 1 for key in only)
     assert {row.subset for row in together.values()} == {"all"}

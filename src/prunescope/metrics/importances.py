@@ -64,8 +64,8 @@ def order(a: Array, b: Array) -> Array:
 
 def top_tenth(a: Array, b: Array) -> Array:
     """Of the tenth (rounded up) of a layer's units with the largest values, the share that both networks have in it
-    (L,), among units that live in both; NaN for fewer than three. By chance it is about a tenth. Of equal ones the
-    first counts.
+    (L,), among units that live in both; NaN for fewer than three, and where all are equal. By chance it is about a
+    tenth. Of equal ones the first counts.
 
     >>> top_tenth(np.array([[1.0, 2, 3, 4]]), np.array([[1.0, 2, 4, 3]])).tolist()
     [0.0]
@@ -75,9 +75,11 @@ def top_tenth(a: Array, b: Array) -> Array:
 
 def _top_tenth(x: Array, y: Array) -> float:
     x, y = _both(x, y)
+    if len(x) < _FEW or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
     count = -(-len(x) // 10)
     first, second = (np.argsort(-values, kind="stable")[:count] for values in (x, y))
-    return len(np.intersect1d(first, second)) / count if len(x) >= _FEW else float("nan")
+    return len(np.intersect1d(first, second)) / count
 
 
 def overlap(a: Array, b: Array, weights: Array | None = None) -> Array:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.stats import rankdata
 from torch import nn
 
 from prunescope.core.types import Array
-from prunescope.metrics.ablation import Reductions, order
+from prunescope.metrics.ablation import Reductions
 from prunescope.models.layers import CONVOLUTIONS
 
 #: Drops that lie no further apart are equal: computed in other batches, they differ in their last digits.
@@ -40,15 +41,15 @@ def layer_arrays(found: Reductions, layers: Mapping[str, Array], dead: Array, fl
 
     Returns:
         `layer.car` (L, widest) CAR of each living unit, NaN elsewhere; `layer.place` the same of its place in the
-        layer's order by CAR, least important 0 (ties go by the drop in log-probability, then by index); `layer.harm`
+        layer's order by CAR, least important 0 (ties go by the drop in log-probability; what is equal in both shares
+        the mean of its places, so that no order is made up where there is none); `layer.harm`
         (L,) share of all decisions that turn wrong, over all units; `layer.classes` (L, C) class CAR summed over units;
         `image.flipped` bool (images, L) whether the decision hangs on any unit of the layer.
     """
     rows = _rows(layers)
-    place = np.empty(len(dead))
-    place[order(found, rounding=_ROUNDING).order] = np.arange(len(dead))
-    places = [_ranks(np.where(dead, np.nan, place)[part]) for part in rows]
     losses, net = found.losses.sum(axis=1), found.losses - found.gains
+    level = np.where(dead, np.nan, _levels(net.sum(axis=1), found.mean_drop))
+    places = [rankdata(level[part], nan_policy="omit") - 1 for part in rows]
     with np.errstate(invalid="ignore", divide="ignore"):  # NaN where nothing is harmed, or a class has no image
         harm = np.array([losses[part].sum() for part in rows]) / losses.sum()
         classes = np.stack([net[part].sum(axis=0) for part in rows]) / found.counts
@@ -64,11 +65,12 @@ def _rows(layers: Mapping[str, Array]) -> list[slice]:
     return [slice(int(end) - len(channels), int(end)) for channels, end in zip(layers.values(), ends, strict=True)]
 
 
-def _ranks(values: Array) -> Array:
-    """0 to n - 1 among those that are not NaN."""
-    known = np.isfinite(values)
-    found = np.full(len(values), np.nan)
-    found[known] = np.argsort(np.argsort(values[known]))
+def _levels(net: Array, drop: Array) -> Array:
+    """Rising with CAR, then with the drop; the same for units that are equal in both."""
+    first = np.lexsort((drop, net))
+    apart = (np.diff(net[first]) != 0) | (np.diff(drop[first]) > _ROUNDING)
+    found = np.empty(len(net))
+    found[first] = np.cumsum(np.r_[0, apart][: len(net)])
     return found
 
 
