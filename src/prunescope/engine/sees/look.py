@@ -128,7 +128,8 @@ class _Layer:
             patches=pictures.reshape(*self.shape, side, side, 3), labels=labels,
             **_indices(before, after.reshape(-1, *self.shape), split.shape[0] == 3),
             classes=class_selectivity(before, labels, CLASS_COVER),
-            classes_of_means=np.where(dead, np.nan, class_selectivity_of_means(known)), **self._kernels(),
+            classes_of_means=np.where(dead, np.nan, class_selectivity_of_means(known)), frame=self.frame,
+            **kernels_of(find_module(self.model, self.layer), split, self.frame),
         )  # fmt: skip
 
     def _look(self, on_batch: Callable[[int], None] | None) -> tuple[Array, Array]:
@@ -181,16 +182,21 @@ class _Layer:
             crop, numpy_generator(self.options.seed, "shuffle", self.layer, int(part[number]), turn)
         )
 
-    def _kernels(self) -> dict[str, Array]:
-        """Pictures and chroma of kernels that read RGB pixels."""
-        module = find_module(self.model, self.layer)
-        if not isinstance(module, nn.Conv2d) or module.weight.shape[1] != 3 or self.split.shape[0] != 3:
-            return {}
-        extent = [step * (size - 1) + 1 for step, size in zip(module.dilation, module.kernel_size, strict=True)]
-        if self.frame != max(extent):  # something before it reads the image
-            return {}
-        weights, std = module.weight.detach().float().cpu().numpy(), self.split.normalisation.std
-        return {"kernels": kernel_tiles(weights, std), "chroma": chroma_share(weights, std)}
+
+def kernels_of(module: nn.Module, split: Split, frame: int) -> dict[str, Array]:
+    """`kernels` and `chroma` of a `LayerView` for kernels that read RGB pixels; of others nothing.
+
+    Args:
+        frame: side of the layer's largest receptive field; larger than the kernel where something reads the image
+            before it.
+    """
+    if not isinstance(module, nn.Conv2d) or module.weight.shape[1] != 3 or split.shape[0] != 3:
+        return {}
+    extent = [step * (size - 1) + 1 for step, size in zip(module.dilation, module.kernel_size, strict=True)]
+    if frame != max(extent):
+        return {}
+    weights, std = module.weight.detach().float().cpu().numpy(), split.normalisation.std
+    return {"kernels": kernel_tiles(weights, std), "chroma": chroma_share(weights, std)}
 
 
 def _indices(before: Array, after: Array, coloured: bool) -> dict[str, Any]:

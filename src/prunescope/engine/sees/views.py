@@ -12,8 +12,9 @@ from prunescope.engine.extremes import Extremes
 #: Lower bounds of the colour index for "low", "selective" and "high" (Rafegas & Vanrell 2018; below: "none").
 COLOUR_BINS = (0.10, 0.25, 0.40)
 BIN_NAMES = ("none", "low", "selective", "high")
-#: A filter counts as colour-selective from here on, the bound of "high".
-COLOUR_SELECTIVE = COLOUR_BINS[-1]
+#: A filter counts as colour-selective from here on, the bound of "high"; and as shape-selective by its shape index,
+#: for which nobody has published a bound: the same, to tell the two apart on one scale.
+COLOUR_SELECTIVE = SHAPE_SELECTIVE = COLOUR_BINS[-1]
 #: Share of a filter's answer that its fewest classes must hold, in `class_selectivity`. With a handful of images the
 #: 0.1 of the authors' code would be one image.
 CLASS_COVER = 0.5
@@ -34,6 +35,7 @@ class LayerView:
         shape, shape_ivet: (F,), the same when they are put in random order, mean over the shuffles; NaN with none.
         classes: (F,), class selectivity of the best images, with `CLASS_COVER`: about 0.5 (each of another class) to 1.
         classes_of_means: (F,), class selectivity after Morcos et al., over all images.
+        frame: side of the square, in pixels, that holds the largest receptive field of the layer.
         kernels: uint8 (F, h, w, 3) pictures of the weights, if the layer reads RGB pixels; otherwise None.
         chroma: (F,), share of the kernels' energy that is colour; None where `kernels` is.
     """
@@ -49,6 +51,7 @@ class LayerView:
     shape_ivet: Array
     classes: Array
     classes_of_means: Array
+    frame: int
     kernels: Array | None = None
     chroma: Array | None = None
 
@@ -56,6 +59,11 @@ class LayerView:
     def colour_selective(self) -> Array:
         """bool (F,): the colour index is at least `COLOUR_SELECTIVE`."""
         return np.nan_to_num(self.colour) >= COLOUR_SELECTIVE
+
+    @property
+    def shape_selective(self) -> Array:
+        """bool (F,): the shape index is at least `SHAPE_SELECTIVE`."""
+        return np.nan_to_num(self.shape) >= SHAPE_SELECTIVE
 
     @property
     def base_rate(self) -> tuple[int, int]:
