@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
-from prunescope import __version__
 from prunescope.core.files import write_atomic
 from prunescope.report.answers import answers
 from prunescope.report.caveats import caveats
-from prunescope.report.charts import Figure, sentence_case
+from prunescope.report.charts import Figure
 from prunescope.report.chosen import CHOICES
 from prunescope.report.classes import by_class
 from prunescope.report.concepts import concept_tables
@@ -20,13 +18,13 @@ from prunescope.report.cost import cost_tables
 from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
-from prunescope.report.glance import mark
 from prunescope.report.layers import layers
 from prunescope.report.magnitudes import magnitudes
 from prunescope.report.measures import headlines, measures
-from prunescope.report.places import percent, performance_key
+from prunescope.report.page import render_page
+from prunescope.report.places import performance_key
 from prunescope.report.provenance import checkpoints, provenance
-from prunescope.report.safe import asset, plotly, safe_json
+from prunescope.report.safe import safe_json
 from prunescope.report.sensitivity import sensitivity_tables
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
@@ -52,14 +50,8 @@ def build_report(root: Path, out: Path | None = None) -> Path:
 
 
 def render(found: Results) -> str:
-    """The page: everything in it, nothing fetched. Text is escaped by the template, data by `safe_json`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("prunescope.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters |= {"percent": percent, "sentence": sentence_case}
-    environment.globals["mark"] = mark
-    return environment.get_template("report.html.j2").render(**_content(found))
+    """The page: everything in it, nothing fetched."""
+    return render_page(found.study.name, "report", _content(found))
 
 
 def _content(found: Results) -> dict[str, Any]:
@@ -70,9 +62,8 @@ def _content(found: Results) -> dict[str, Any]:
     columns, rows = checkpoints(found)
     chosen = layers(found)
     return {
-        "name": found.study.name, "version": __version__,
         "answers": answers(found), "summary": summary(found), "problems": caveats(found),
-        "figures": charts, "data": safe_json(charts), **_choosers(found, charts), "verdicts": verdicts(found),
+        "figures": charts, **_choosers(found, charts), "verdicts": verdicts(found),
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
         "unit_views": unit_views(found), "unit_lead": LEAD,
@@ -82,7 +73,6 @@ def _content(found: Results) -> dict[str, Any]:
         "networks": chosen.networks, "layers": safe_json(chosen.data),
         "costs": cost_tables(found), "checkpoint_columns": columns, "checkpoints": rows,
         "provenance": provenance(found), "config": yaml.safe_dump(found.study.as_mapping(), sort_keys=False),
-        "plotly": plotly(), "style": asset("report.css"), "script": asset("report.js"),
     }  # fmt: skip
 
 

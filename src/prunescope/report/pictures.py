@@ -43,4 +43,9 @@ def heat_uri(heat: Array) -> str:
 def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return file_uri(buffer.getvalue(), kind)
+
+
+def file_uri(content: bytes, kind: str) -> str:
+    """The content of a picture file as a data URI; "" of nothing."""
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(content).decode("ascii") if content else ""

@@ -26,12 +26,17 @@ def line(
         "hovertemplate": f"{hover}<extra>{plain(name)}</extra>",
     }  # fmt: skip
     if interval is not None and np.isfinite(np.asarray(interval[0], dtype=float)).any():
-        low, high = (np.asarray(bound, dtype=float) for bound in interval)
-        trace["error_y"] = {
-            "type": "data", "symmetric": False, "array": numbers(high - np.asarray(y)),
-            "arrayminus": numbers(np.asarray(y) - low), "thickness": 1.5, "width": 4,
-        }  # fmt: skip
+        trace["error_y"] = whiskers(y, interval)
     return trace
+
+
+def whiskers(y: Any, interval: tuple[Any, Any], *, width: int = 4) -> Trace:
+    """Error bars from the low to the high ends of intervals around y."""
+    low, high = (np.asarray(bound, dtype=float) for bound in interval)
+    return {
+        "type": "data", "symmetric": False, "array": numbers(high - np.asarray(y)),
+        "arrayminus": numbers(np.asarray(y) - low), "thickness": 1.5, "width": width,
+    }  # fmt: skip
 
 
 def dots(x: Any, y: Any, text: Sequence[str], name: str, look: Look, *, alone: bool = False) -> Trace:
