@@ -12,6 +12,7 @@ import pytest
 from commands import refused
 from safetensors.torch import save_file
 
+from prunescope.core.errors import PrunescopeError
 from prunescope.data.load import load_data
 from prunescope.engine.ablation.answers import Effort
 from prunescope.models.zoo import build_model
@@ -85,3 +86,40 @@ def test_bad_input(prunescope: Any, weights: Path, tmp_path: Path) -> None:
     refused(prunescope("car", *given, "--precision", "16"), "precision")
     refused(prunescope("car", *given, "--split", "training"), "split")
     refused(prunescope("car", "--model", "small_cnn", "--weights", tmp_path / "no", "--data", DATA), "no")
+
+
+def test_the_page_and_what_filters_see(prunescope: Any, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "seen"
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA, "--layer", "features.conv1")
+    ran = prunescope("car", *given, "--look", "3", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "index.html" in ran.err
+    assert json.loads((out / "car.json").read_text())["look"]["patches"] == 3
+    units, sees = pd.read_csv(out / "units.csv"), pd.read_csv(out / "sees.csv")
+    assert units["channel"].tolist() == sees["channel"].tolist()
+    page = (out / "index.html").read_bytes()
+    (out / "index.html").unlink()
+    ran = prunescope("report", out)
+    assert ran.code == 0, ran.err
+    assert ran.out.strip().endswith("index.html")
+    assert (out / "index.html").read_bytes() == page
+    (out / "units.csv").unlink()
+    refused(prunescope("report", out), "has no units.csv")
+
+
+def test_without_a_look(prunescope: Any, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA, "--layer", "features.conv1")
+    plain = tmp_path / "plain"
+    assert prunescope("car", *given, "--look", "0", "--out", plain).code == 0
+    assert not (plain / "sees.csv").exists()
+    assert "not looked at (not asked for)" in (plain / "index.html").read_text()
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise PrunescopeError("layers that nobody can look at")
+
+    monkeypatch.setattr("prunescope.ticket.sees.look", fails)
+    ran = prunescope("car", *given, "--out", tmp_path / "unseen")
+    assert ran.code == 0, ran.err
+    assert "layers that nobody can look at" in ran.err
+    assert (tmp_path / "unseen" / "units.csv").exists()
+    assert "layers that nobody can look at" in (tmp_path / "unseen" / "index.html").read_text()

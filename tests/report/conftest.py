@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_filters import write_folder
 from hostile_study import RECIPE, run
+from tabs import CHROME
 
 from prunescope.report.build import build_report
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROME, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def filter_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of `prunescope car`; every name is hostile."""
+    return write_folder(tmp_path_factory.mktemp("filters") / "tables")
 
 
 @pytest.fixture(scope="session")

@@ -107,11 +107,11 @@ class Rounds(_Drawing):
 
 
 class Worlds(_Drawing):
-    """Draws how many predictions without a unit are made."""
+    """Draws how many predictions without a unit are made, or how much else of one kind."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console, what: str = "units x images", *, quiet: bool = False) -> None:
         self._progress = _bars(console, quiet)
-        self._bar = self._progress.add_task("units x images", total=None, unit="")
+        self._bar = self._progress.add_task(what, total=None, unit="")
 
     def draw(self, done: int, of: int) -> None:
         """So many of how many."""

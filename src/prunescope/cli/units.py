@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from prunescope.cli.tickets import Threads, console, threads_set, warnings_said
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunescope.data.split import Split
+    from prunescope.probes.car import UnitTable
+    from prunescope.ticket.sees import Sees
+    from prunescope.ticket.units import Question
 
 #: {removal: what takes a unit's place, in words}.
 PLACES = {
@@ -36,7 +44,10 @@ def car(
     images: Annotated[
         int, typer.Option("--images", "-n", min=0, help="So many images, each class its share; 0: all.")
     ] = 0,
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="New folder for the tables.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="New folder for the tables and the page.")] = None,  # noqa: UP045
+    look: Annotated[
+        int, typer.Option("--look", min=0, max=100, help="Best patches of every filter on the page; 0: tables only.")
+    ] = 9,
     precision: Annotated[
         str, typer.Option("--precision", help="32, or bf16: faster, with everything near a tie redone in 32.")
     ] = "32",
@@ -54,18 +65,22 @@ def car(
     """Accuracy reduction (CAR) of every filter: what accuracy, and that of every class, loses without it."""
     from prunescope.cli.live import Worlds, say
     from prunescope.engine.ablation.answers import Effort
+    from prunescope.report.filters.build import build_filter_page
     from prunescope.ticket.job import read_spec
-    from prunescope.ticket.units import Question, ask, by_layer, facts, require_free, write
+    from prunescope.ticket.units import Question, ask, by_layer, facts, network_and_images, require_free, write
 
     question = Question(
         read_spec(model, "model"), read_spec(data, "data"), weights, tuple(layers or ()), split, images,
-        Effort(precision, screen=screen, removal=removal), seed, device,  # type: ignore[arg-type]
+        Effort(precision, screen=screen, removal=removal), look, seed, device,  # type: ignore[arg-type]
     )  # fmt: skip
     if out is not None:
         require_free(out)
     try:
-        with warnings_said(), threads_set(threads), Worlds(console, quiet=quiet) as bar:
-            table = ask(question, bar.draw)
+        with warnings_said(), threads_set(threads):
+            network, split = network_and_images(question)
+            with Worlds(console, quiet=quiet) as bar:
+                table = ask(question, network, split, bar.draw)
+            sees = "" if out is None else looked(question, network, split, table, quiet=quiet)
     except KeyboardInterrupt:
         say(console, "stopped; nothing was written", "yellow")
         raise typer.Exit(130) from None
@@ -74,8 +89,29 @@ def car(
     for line in in_words(told):
         say(console, line)
     if out is not None:
-        write(out, question, table)
-        say(console, f"written: {out}", "bold")
+        write(out, question, table, sees)
+        if isinstance(sees, str) and sees:
+            say(console, f"what filters see was not looked at: {sees}", "yellow")
+        say(console, f"written: {build_filter_page(out)}", "bold")
+
+
+def looked(question: Question, network: nn.Module, split: Split, table: UnitTable, *, quiet: bool) -> Sees | str:
+    """What the units see; why not, where it cannot be looked at: the CAR that was measured is not lost by it."""
+    from prunescope.cli.live import Worlds
+    from prunescope.core.errors import PrunescopeError
+    from prunescope.engine.device import pick_device
+    from prunescope.ticket.sees import look
+
+    if not question.look:
+        return "not asked for"
+    try:
+        with Worlds(console, "looking at filters", quiet=quiet) as bar:
+            return look(
+                network, split, table.units, k=question.look, seed=question.seed, device=pick_device(question.device),
+                on_looked=bar.draw,
+            )  # fmt: skip
+    except PrunescopeError as error:
+        return str(error)
 
 
 def layers_table(rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Table:

@@ -107,13 +107,15 @@ def _run(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A study folder.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="A study folder, or one of `prunescope car`.", show_default=False)],
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="HTML file (default: FOLDER/report.html).")] = None,  # noqa: UP045
 ) -> None:
-    """Build the HTML report and its tables again from the store; needs neither the data nor a GPU."""
+    """Build the HTML report and its tables again from what is stored; needs neither the data nor a GPU."""
     from prunescope.report.build import build_report
+    from prunescope.report.filters.build import build_filter_page
 
-    print(build_report(folder, out))
+    of_filters = (folder / "car.json").is_file()
+    print(build_filter_page(folder, out) if of_filters else build_report(folder, out))
 
 
 @app.command()

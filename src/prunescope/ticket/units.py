@@ -10,18 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from prunescope import __version__
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.files import atomic_folder
 from prunescope.data.load import load_data
-from prunescope.data.split import NAMES
+from prunescope.data.split import NAMES, Split
 from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.device import pick_device
 from prunescope.metrics.ablation import most_harmed
 from prunescope.metrics.paired import holm
 from prunescope.probes.car import UnitTable, car, some_images
 from prunescope.ticket.job import trained
+from prunescope.ticket.sees import MOST, Sees
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,7 @@ class Question:
         weights: file of the trained weights; None: they come with the model's options.
         layers: names or patterns; none: all convolutions.
         split: which images; `images`: at most so many, drawn with every class in its share; 0 for all.
+        look: best patches of every unit to keep; 0: what units see is not looked at.
     """
 
     model: Mapping[str, Any]
@@ -42,6 +45,7 @@ class Question:
     split: str = "test"
     images: int = 0
     effort: Effort = field(default_factory=Effort)
+    look: int = 9
     seed: int = 0
     device: str = "auto"
 
@@ -50,18 +54,25 @@ class Question:
             raise choices("split", self.split, NAMES)
         if self.images < 0:
             raise PrunescopeError(f"images must be 0 (all) or more, got {self.images}")
+        if not 0 <= self.look <= MOST:
+            raise PrunescopeError(f"look must be 0 (no patches) to {MOST}, got {self.look}")
 
 
-def ask(question: Question, on_worlds: Callable[[int, int], None] | None = None) -> UnitTable:
-    """Build the network, read the images, take out every unit.
+def network_and_images(question: Question) -> tuple[nn.Module, Split]:
+    """Build the network, read the images."""
+    data = load_data(question.data)
+    network = trained(question.model, question.weights, len(data.classes), data.train.shape[0])
+    return network, some_images(data[question.split], question.images, question.seed)
+
+
+def ask(
+    question: Question, network: nn.Module, split: Split, on_worlds: Callable[[int, int], None] | None = None
+) -> UnitTable:
+    """Take out every unit.
 
     Args:
         on_worlds: called with (images without a unit that are done, of how many).
     """
-    data = load_data(question.data)
-    network = trained(question.model, question.weights, len(data.classes), data.train.shape[0])
-    split = data[question.split]
-    split = some_images(split, question.images, question.seed)
     return car(
         network, split, layers=question.layers, effort=question.effort, seed=question.seed,
         device=pick_device(question.device), on_worlds=on_worlds,
@@ -93,26 +104,36 @@ def class_rows(table: UnitTable) -> pd.DataFrame:
     return found
 
 
-def facts(question: Question, table: UnitTable) -> dict[str, Any]:
-    """How it was measured, as plain data."""
+def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[str, Any]:
+    """How it was measured, as plain data; `sees` as for `write`."""
     found, told = table.reductions, table.ablation
     return {
-        "prunescope": __version__, "model": dict(question.model), "split": question.split, "seed": question.seed,
+        "prunescope": __version__, "model": dict(question.model), "data": question.data["name"],
+        "split": question.split, "seed": question.seed,
         "images": found.images, "accuracy": float(found.right.sum() / found.images), "units": len(table.units),
-        "classes_without_images": list(found.empty), "ties": table.ranking.tied, "precision": question.effort.precision,
-        "screen": question.effort.screen, "removal": question.effort.removal, "worlds": told.worlds,
-        "full_passes": told.redone, "again_in_float32": told.screened, "left_out": told.passed,
-        "audited": told.audited, "audited_wrong": told.wrong,
+        "class_images": found.counts.tolist(), "classes_without_images": list(found.empty),
+        "ties": table.ranking.tied, "precision": question.effort.precision,
+        "screen": question.effort.screen, "removal": question.effort.removal, "worlds": told.worlds, "full_passes": told.redone,
+        "again_in_float32": told.screened, "left_out": told.passed, "audited": told.audited,
+        "audited_wrong": told.wrong, "look": sees.facts if isinstance(sees, Sees) else sees,
     }  # fmt: skip
 
 
-def write(folder: Path, question: Question, table: UnitTable) -> None:
-    """`units.csv`, `classes.csv` and `car.json` in a new folder, whole or not at all."""
+def write(folder: Path, question: Question, table: UnitTable, sees: Sees | str = "") -> None:
+    """`units.csv`, `classes.csv` and `car.json` in a new folder, whole or not at all.
+
+    Args:
+        sees: written as `sees.csv` and `patches.parquet`; or why units were not looked at.
+    """
     require_free(folder)
+    told = json.dumps(facts(question, table, sees), indent=1, default=str)
     with atomic_folder(folder) as temporary:
         rows(table).to_csv(temporary / "units.csv", index=False)
         class_rows(table).to_csv(temporary / "classes.csv", index=False)
-        (temporary / "car.json").write_text(json.dumps(facts(question, table), indent=1, default=str), encoding="utf-8")
+        (temporary / "car.json").write_text(told, encoding="utf-8")
+        if isinstance(sees, Sees):
+            sees.rows.to_csv(temporary / "sees.csv", index=False)
+            sees.pictures.to_parquet(temporary / "patches.parquet", index=False)
 
 
 def require_free(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""One page about the filters of a network: which matter, for which class, and what each sees."""
