@@ -77,10 +77,10 @@ def car(
         require_free(out)
     try:
         with warnings_said(), threads_set(threads):
-            network, split = network_and_images(question)
+            network, sample = network_and_images(question)
             with Worlds(console, quiet=quiet) as bar:
-                table = ask(question, network, split, bar.draw)
-            sees = "" if out is None else looked(question, network, split, table, quiet=quiet)
+                table = ask(question, network, sample, bar.draw)
+            sees = "" if out is None else looked(question, network, sample, table, quiet=quiet)
     except KeyboardInterrupt:
         say(console, "stopped; nothing was written", "yellow")
         raise typer.Exit(130) from None

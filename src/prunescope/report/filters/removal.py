@@ -72,16 +72,16 @@ def _orders(found: Filters, layer: str, rates: Mapping[tuple[str, int], bool]) -
 
 
 def _enrichment(table: pd.DataFrame, layer: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(_test(row) for row in table[table["layer"] == layer].to_dict("records"))
+
+
+def _test(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """Method, seed, of the first k so many, the base rate, what chance would give, p."""
-    rows = table[table["layer"] == layer]
-    return tuple(
-        (
-            str(row.method), "–" if pd.isna(row.seed) else f"{row.seed:.0f}",
-            f"{row.colour_selective:.0f} of {row.of:.0f} ({percent(row.colour_selective / row.of)})",
-            f"{row.base:.0f} of {row.units:.0f} ({percent(row.base / row.units)})",
-            f"{row.of * row.base / row.units:.1f}", number(row.p),
-        )
-        for row in rows.itertuples()
+    hits, drawn, base, units = (int(row[name]) for name in ("colour_selective", "of", "base", "units"))
+    return (
+        str(row["method"]), "–" if pd.isna(row["seed"]) else f"{row['seed']:.0f}",
+        f"{hits} of {drawn} ({percent(hits / max(drawn, 1))})", f"{base} of {units} ({percent(base / max(units, 1))})",
+        f"{drawn * base / max(units, 1):.1f}", number(row["p"]),
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _curve(rows: pd.DataFrame, column: str, title: str, unit: str, looks: Mappin
     traces, cells, told = [], [], []
     for (method, tuned), part in rows.groupby(["method", "fine_tuned"], sort=False):
         name = f"{method}, fine-tuned" if tuned else str(method)
-        look = Look(looks[method], "solid" if tuned else "dot", "circle" if tuned else "circle-open")
+        look = Look(looks[str(method)], "solid" if tuned else "dot", "circle" if tuned else "circle-open")
         over = part.groupby("removed")[column].agg(["mean", "min", "max"]).reset_index()
         if (over["max"] > over["min"]).any():
             traces.append(_ribbon(over, name, look))
@@ -122,10 +122,12 @@ def _curve(rows: pd.DataFrame, column: str, title: str, unit: str, looks: Mappin
             [name, f"{at:.0f}", number(mean), f"{number(low)} to {number(high)}"]
             for at, mean, low, high in over.itertuples(index=False)
         ]
-    layout = {"xaxis": {"title": {"text": "filters removed"}, "rangemode": "tozero"}, "yaxis": {"rangemode": "tozero"}}
-    layout["yaxis"]["title"] = {"text": unit}
+    layout = {
+        "xaxis": {"title": {"text": "filters removed"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": unit}, "rangemode": "tozero"},
+    }
     return figure(
-        traces, layout, title=f"{title} against filters removed", unit=unit,
+        traces, layout, title=f"{title} against filters removed",
         note="Mean over seeds; bands reach from the least to the largest.", alt=f"{title}: {'; '.join(told)}.",
         columns=("method", "removed", "mean", "seeds"), cells=cells,
     )  # fmt: skip
