@@ -113,7 +113,8 @@ def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[s
         "images": found.images, "accuracy": float(found.right.sum() / found.images), "units": len(table.units),
         "class_images": found.counts.tolist(), "classes_without_images": list(found.empty),
         "ties": table.ranking.tied, "precision": question.effort.precision,
-        "screen": question.effort.screen, "removal": question.effort.removal, "worlds": told.worlds, "full_passes": told.redone,
+        "screen": question.effort.screen, "removal": question.effort.removal,
+        "worlds": told.worlds, "full_passes": told.redone,
         "again_in_float32": told.screened, "left_out": told.passed, "audited": told.audited,
         "audited_wrong": told.wrong, "look": sees.facts if isinstance(sees, Sees) else sees,
     }  # fmt: skip
