@@ -65,6 +65,15 @@ def small() -> nn.Module:
     )  # fmt: skip
 
 
+def volumes() -> nn.Module:
+    return seeded(
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 12, 3, padding=1), nn.ReLU(), nn.Conv3d(12, 5, 3), nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(5, CLASSES),
+        )
+    )  # fmt: skip
+
+
 #: Where a layer's channels can be zeroed, in eager modules: what comes after it maps zero to zero.
 ZEROED = {
     "resnet20": (resnet20, 32, {
@@ -82,6 +91,7 @@ ZEROED = {
             "inception4a.branch4.1.conv", "inception4e.branch3.1.conv", "inception5b.branch2.1.conv",
         )
     }),
+    "volumes": (volumes, 10, {"1": "2"}),
 }  # fmt: skip
 
 

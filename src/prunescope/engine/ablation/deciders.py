@@ -23,6 +23,13 @@ ROUNDING = 1e-4
 SAMPLE, SAFETY = 256, 2.0
 
 
+def channels_last(network: nn.Module) -> None:
+    """Lay out the weights of images so; those of volumes stay as they are."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 def gap(logits: Tensor) -> Tensor:
     """Distance (n,) between the two largest logits."""
     best = logits.topk(2, dim=1).values
@@ -48,7 +55,7 @@ class Exact:
     def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
         self.stage, self.plain = Stage(capture(model, shape)), Stage(capture(model, shape, fold=False))
         for stage in (self.stage, self.plain):
-            stage.traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels_last(stage.traced)
         self.redone = 0
         self.slow: set[str] = set()
         self.chunk: Chunk | None = None
@@ -146,7 +153,8 @@ class LowPrecision:
     """
 
     def __init__(self, exact: Exact, model: nn.Module, shape: tuple[int, ...]) -> None:
-        traced = capture(model, shape).to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        traced = capture(model, shape).to(torch.bfloat16)
+        channels_last(traced)
         widen_tail(traced)
         self.exact, self.stage = exact, Stage(traced)
         self.screened = self.surprises = 0
