@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prunescope.data.split import Split as Split
     from prunescope.engine.ablation.answers import Effort as Effort
     from prunescope.engine.agreement import explanation_agreement as explanation_agreement
+    from prunescope.engine.concept_agreement import concept_agreement as concept_agreement
     from prunescope.engine.cost import cost as cost
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
@@ -92,7 +93,8 @@ _HOMES = {
     "Criterion": "pruning.scoring", "criterion": "pruning.scoring", "cut": "pruning.scoring",
     "scan": "pruning.sensitivity", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros",
     "build_report": "report.build", "drift": "study.drift", "load_shrunk": "ticket.load", "prune": "ticket.prune",
-    "shrink_folder": "ticket.shrink", "explanation_agreement": "engine.agreement", "greedy": "pruning.greedy",
+    "shrink_folder": "ticket.shrink", "explanation_agreement": "engine.agreement",
+    "concept_agreement": "engine.concept_agreement", "greedy": "pruning.greedy",
     "removal_mask": "pruning.kept_out", "removal_curve": "pruning.removals", "removal_order": "pruning.removals",
     "shapley_values": "pruning.shapley",
 }  # fmt: skip

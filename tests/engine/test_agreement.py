@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from full_agreement import full_maps
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Split
-from prunescope.engine import agreement as module
+from prunescope.engine.ablation import partway
+from prunescope.engine.ablation.capture import capture
+from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.agreement import Agreement, explanation_agreement
 from prunescope.engine.untouched import fixed_rng
+from prunescope.metrics.maps import pearson
 from prunescope.probes.gradcam import gradcam_maps
 from prunescope.testing.snapshot import Snapshot
+from random_nets import SHAPE, networks
 
 READS = {"one": ("first",), "two": ("second", "across"), "three": ("third",)}
 
@@ -56,9 +63,9 @@ def net(seed: int = 0) -> Net:
     return model
 
 
-def images(count: int = 9) -> Split:
+def images(count: int = 9, shape: tuple[int, ...] = (3, 7, 7)) -> Split:
     generator = torch_generator(0, "agreement images")
-    pixels = torch.randint(0, 256, (count, 3, 7, 7), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
     return Split(pixels, torch.arange(count) % 3, np.arange(count).astype(str), ("a", "b", "c"))
 
 
@@ -101,8 +108,8 @@ ALL = {"one": range(4), "two": range(5), "three": range(5)}
 @pytest.mark.parametrize("at", ["one", "two", "three"])
 def test_agreement_is_that_of_hooked_copies_one_by_one(at: str, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of filters behind the maps, which change their weights alone."""
-    monkeypatch.setattr(module, "_MEMORY", memory)
-    monkeypatch.setattr(module, "_IMAGES", 4)
+    monkeypatch.setattr(partway, "MEMORY", memory)
+    monkeypatch.setattr(partway, "IMAGES", 4)
     model, split = net(), images()
     found = explanation_agreement(model, split, list(ALL), at=at)
     spearman, pearson, blank = naive(model, split, at, ALL)
@@ -113,6 +120,36 @@ def test_agreement_is_that_of_hooked_copies_one_by_one(at: str, memory: int, mon
     assert np.nanmedian(np.abs(found.spearman - spearman)) < 1e-6
     assert np.nanmin(found.pearson) < 0.9
     assert np.isfinite(found.pearson).mean() > 0.5
+
+
+@given(model=networks(), data=st.data())
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_agreement_is_that_of_full_passes_on_random_networks(model: nn.Module, data: st.DataObject) -> None:
+    """Maps at any convolution, units before, at, beside and behind it."""
+    model, split = model.double(), images(3, SHAPE)
+    channels = Stage(capture(model, SHAPE, fold=False)).channels
+    at = data.draw(st.sampled_from([n for n, part in model.named_modules() if isinstance(part, nn.Conv2d)]))
+    layers = {name: sorted({0, count - 1}) for name, count in channels.items()}
+    whole, parts = full_maps(model, split, layers, at)
+    assume(not _nearly_blank(torch.cat([whole[None], parts])))
+    found = explanation_agreement(model, split, layers, at=at)
+    np.testing.assert_array_equal(found.dense_blank, ~whole.flatten(1).any(1).numpy())
+    np.testing.assert_array_equal(found.blank, ~parts.flatten(2).any(2).numpy())
+    expected = np.stack([pearson(whole.numpy(), part.numpy()) for part in parts])
+    np.testing.assert_allclose(found.pearson, expected, atol=1e-5)
+
+
+def _nearly_blank(maps: Tensor) -> bool:
+    """Whether the largest value of some map is nothing but rounding."""
+    peaks = maps.flatten(-2).amax(-1)
+    return bool(((peaks > 0) & (peaks < 1e-9)).any())
+
+
+def test_progress_is_told_to_the_end() -> None:
+    told: list[tuple[int, int]] = []
+    explanation_agreement(net(), images(), ["two"], on_worlds=lambda done, of: told.append((done, of)))
+    assert told[-1] == (45, 45)
+    assert all(done < 45 for done, _ in told[:-1])
 
 
 def test_the_last_convolution_is_where_maps_are_and_channels_can_be_named() -> None:

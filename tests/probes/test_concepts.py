@@ -106,6 +106,14 @@ def test_scores_are_standardised_projections(record: Record) -> None:
     assert np.abs(scores.std(axis=0) - 1).max() < 0.2
 
 
+def test_directions_give_the_scores_but_for_a_constant(record: Record) -> None:
+    scores, axes = record.arrays["image.scores"], record.arrays["concept.directions"]
+    assert (axes.shape, axes.dtype) == ((K, SIDE**2), np.float32)
+    test = planted().test
+    projected = test.normalisation(test.images).flatten(1).numpy() @ axes.T
+    np.testing.assert_allclose(projected - projected.mean(0), scores - scores.mean(0), atol=1e-4)
+
+
 def test_metrics(record: Record) -> None:
     metrics = record.metrics
     assert metrics["bottleneck_accuracy"] > 0.7  # many images have no cause or two: the label is then chance
@@ -210,6 +218,7 @@ def test_a_concept_without_positives_is_reported(record: Record) -> None:
     assert other.arrays["concept.positives"][1] == 0
     assert np.isnan(other.arrays["concept.auroc"][1])
     assert np.isnan(other.arrays["image.scores"][:, 1]).all()
+    assert np.flatnonzero(np.isnan(other.arrays["concept.directions"]).all(axis=1)).tolist() == [1]
     assert not other.arrays["class.contributions"][:, 1].any()
     assert 1 not in other.arrays["class.top"]
     np.testing.assert_allclose(other.arrays["concept.auroc"][[0, 2]], record.arrays["concept.auroc"][[0, 2]], atol=0.01)

@@ -13,7 +13,8 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.data.split import Split
 from prunescope.engine.sweep import Needs, Pass, sweep
-from prunescope.probes.concepts.embeddings import Embeddings, embedding_layer, vectors
+from prunescope.engine.vectors import vectors
+from prunescope.probes.concepts.embeddings import Embeddings, embedding_layer
 
 
 def net() -> nn.Sequential:

@@ -6,29 +6,28 @@ network's Grad-CAM falls: a filter may be spared for the decision and yet change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.errors import choices
 from prunescope.core.types import Array
 from prunescope.data.split import Split
-from prunescope.engine.ablation.capture import capture
-from prunescope.engine.ablation.chunk import bytes_per_image
+from prunescope.engine.ablation.chunk import Chunk
+from prunescope.engine.ablation.partway import Partway, call_of, chunks, stage_of
+from prunescope.engine.ablation.plan import needed_for
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.units import Units, units_of
 from prunescope.engine.ablation.worlds import Worlds
 from prunescope.engine.attribute import gradcam
-from prunescope.engine.untouched import untouched
 from prunescope.engine.without import Order
 from prunescope.metrics.maps import pearson, spearman
 from prunescope.models.layers import last_conv
-
-#: Bytes of values that live at the same time, and images that are looked at together.
-_MEMORY, _IMAGES = 512 * 2**20, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,86 +76,92 @@ def explanation_agreement(
     *,
     at: str | None = None,
     device: torch.device | str = "cpu",
+    on_worlds: Callable[[int, int], None] | None = None,
 ) -> Agreement:
     """Grad-CAM of every image without every unit of these layers, beside the whole network's.
 
-    A unit that is out is zero where it is read, as in `Ablator`. One forward and a part of a backward pass for each
-    unit and image.
+    A unit that is out is zero where it is read, as in `Ablator`. For each unit and image, only what depends on the unit
+    runs as far as the maps' layer, and what lies behind that forward and backward.
 
     Args:
         layers: names of layers, or {layer: channels}.
         at: module whose output is weighed, called once; None: the last convolution.
+        on_worlds: called with how many units x images are done, of how many.
 
     Raises:
         Untraceable: torch.fx cannot follow the network.
         PrunescopeError: an unknown layer or channel, or a module `at` that is not one operation with maps (B, C, h, w).
     """
-    with untouched(model.to(device)):
-        place = last_conv(model) if at is None else at
-        stage = Stage(capture(model, split.shape, fold=False))
+    place = last_conv(model) if at is None else at
+    stage = stage_of(model, split.shape, device)
     chosen = units_of(stage.channels, layers)
-    maps = _Maps(stage, _node(stage, place))
+    what = "module with maps (images, channels, height, width)"
+    maps = _Maps(stage, call_of(stage.traced, place, what, dims=4))
     units = tuple((layer, channel) for layer, channels in chosen.items() for channel in channels)
     shape = len(units), len(split)
     found = {name: np.full(shape, np.nan) for name in ("spearman", "pearson")}
     blank, dense_blank = np.zeros(shape, dtype=np.bool_), np.zeros(shape[1], dtype=np.bool_)
-    at_once = max(1, int(_MEMORY // (3 * bytes_per_image(stage))))
-    for index, x, _ in split.batches(min(_IMAGES, at_once), device):
-        whole, said = maps.whole(x)
-        dense_blank[index] = ~whole.any(axis=(1, 2))
-        row = 0
-        for layer, channels in chosen.items():
-            for part in maps.without(x, said, layer, channels, max(1, at_once // len(x))):
-                rows, columns = np.arange(row, row + len(part) // len(x)), index.numpy()
-                here, beside = np.ix_(rows, columns), np.tile(whole, (len(rows), 1, 1))
-                blank[here] = ~part.any(axis=(1, 2)).reshape(len(rows), len(x))
+    done = 0
+    with torch.no_grad():
+        for index, chunk in chunks(stage, split, device):
+            whole, columns = maps.whole(chunk), index.numpy()
+            dense_blank[columns] = ~whole.any(axis=(1, 2))
+            for rows, layer, worlds in maps.before.worlds(chosen, chunk, maps.largest):
+                part, beside = maps.without(layer, worlds, chunk), np.tile(whole, (len(worlds.runs), 1, 1))
+                here = np.ix_(np.arange(rows.start, rows.stop), columns)
+                blank[here] = ~part.any(axis=(1, 2)).reshape(-1, len(chunk))
                 for name, measure in (("spearman", spearman), ("pearson", pearson)):
-                    found[name][here] = measure(beside, part).reshape(len(rows), len(x))
-                row += len(rows)
+                    found[name][here] = measure(beside, part).reshape(-1, len(chunk))
+                done += worlds.count
+                if on_worlds is not None:
+                    on_worlds(done, prod(shape))
     return Agreement(units, place, found["spearman"], found["pearson"], blank, dense_blank)
 
 
 class _Maps:
-    """Grad-CAM of a captured network at one node."""
+    """Grad-CAM of a captured network at one node, for the classes that the whole network predicts.
+
+    Attributes:
+        before: what has to be known for what lies behind the node to run: its value, and those of ways around it.
+        largest: numbers per image of the largest value behind it.
+    """
 
     def __init__(self, stage: Stage, at: fx.Node) -> None:
         self.stage, self.at = stage, at
+        self.behind = _behind(stage, at)
+        beside = {node for behind in self.behind for node in behind.all_input_nodes} - {*self.behind, at}
+        self.before = Partway(stage, (at, *beside))
+        self.largest = max(prod(node.meta["shape"][1:]) for node in (at, *self.behind) if node.meta["shape"])
 
-    def whole(self, images: Tensor) -> tuple[Array, Tensor]:
-        """Maps (B, h, w) for the classes that the network predicts, and these (B,)."""
-        with torch.no_grad():
-            said = self.stage.logits(self.stage.run(images)).argmax(1)
-        return self._of(images, said, {}), said
+    def whole(self, chunk: Chunk) -> Array:
+        """(B, h, w)."""
+        return self._of(self.before.whole(chunk), chunk.logits.argmax(1), {})
 
-    def without(
-        self, images: Tensor, said: Tensor, layer: str, channels: Sequence[int], at_once: int
-    ) -> Iterator[Array]:  # fmt: skip
-        """Maps (channels x B, h, w) of so many channels at a time, for these classes."""
-        for start in range(0, len(channels), at_once):
-            worlds = Worlds.grid(torch.tensor(channels[start : start + at_once], device=images.device), len(images))
-            yield self._of(images[worlds.image], said[worlds.image], self.stage.without(layer, worlds))
+    def without(self, layer: str, worlds: Worlds, chunk: Chunk) -> Array:
+        """(n, h, w), one for every world."""
+        said = chunk.logits.argmax(1)[worlds.image]
+        return self._of(self.before.without(layer, worlds, chunk), said, self.stage.without(layer, worlds))
 
     @torch.enable_grad()
-    def _of(self, images: Tensor, said: Tensor, change: Mapping[fx.Node, Callable[[fx.Node, Tensor], Tensor]]) -> Array:
-        kept: list[Tensor] = []
-
-        def keep(_node: fx.Node, value: Tensor) -> Tensor:
-            kept.append(value.detach().requires_grad_())
-            return kept[0]
-
-        values = self.stage.run(images, {**change, self.at: keep})
+    def _of(
+        self, values: dict[fx.Node, Any], said: Tensor, change: Mapping[fx.Node, Callable[[fx.Node, Tensor], Tensor]]
+    ) -> Array:
+        """The maps; `change` is of what lies behind the node."""
+        values[self.at] = activation = values[self.at].detach().requires_grad_()
+        for node in self.behind:
+            values[node] = self.stage.value(node, values)
+            if node in change:
+                values[node] = change[node](node, values[node])
         target = self.stage.logits(values).gather(1, said[:, None]).sum()
-        (gradient,) = torch.autograd.grad(target, kept[0])
-        found: Array = gradcam(kept[0].detach(), gradient).cpu().numpy()
+        (gradient,) = torch.autograd.grad(target, activation)
+        found: Array = gradcam(activation.detach(), gradient).cpu().numpy()
         return found
 
 
-def _node(stage: Stage, name: str) -> fx.Node:
-    calls = [node for node in stage.traced.graph.nodes if node.op == "call_module"]
-    found = [node for node in calls if node.target == name]
-    if len(found) != 1 or len(found[0].meta["shape"] or ()) != 4:
-        maps = [str(node.target) for node in calls if len(node.meta["shape"] or ()) == 4]
-        if name not in maps:
-            raise choices("module with maps (images, channels, height, width)", name, maps)
-        raise PrunescopeError(f"module {name!r} is called {len(found)} times: which of its maps is meant is not known")
-    return found[0]
+def _behind(stage: Stage, at: fx.Node) -> list[fx.Node]:
+    """What depends on a node, as far as the output depends on it, in its order."""
+    needed, touched = needed_for(stage.traced, (stage.output,)), {at}
+    for node in stage.traced.graph.nodes:
+        if node in needed and not touched.isdisjoint(node.all_input_nodes):
+            touched.add(node)
+    return [node for node in stage.traced.graph.nodes if node in touched and node is not at]

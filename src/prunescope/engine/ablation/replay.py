@@ -28,6 +28,7 @@ class Stage:
         readings: {layer: the gates through which its units are read}.
         made: {layer: the nodes that make them}.
         channels: {layer: how many units}.
+        own: nodes whose values share memory with no other's.
     """
 
     def __init__(self, traced: fx.GraphModule) -> None:
@@ -38,8 +39,8 @@ class Stage:
         self.channels = {name: count_of(nodes[name][0]) for name in self.readings}
         self.rules: dict[fx.Node, Rule] = {node: rule_of(node) for node in traced.graph.nodes if node.all_input_nodes}
         self.closed: dict[fx.Node, Tensor] = {}
-        self._own = frozenset(node for node, rule in self.rules.items() if makes_its_own(node, rule))
-        self.plans: dict[str, Plan] = {name: Plan(traced, found, self._own) for name, found in self.readings.items()}
+        self.own = frozenset(node for node, rule in self.rules.items() if makes_its_own(node, rule))
+        self.plans: dict[str, Plan] = {name: Plan(traced, found, self.own) for name, found in self.readings.items()}
         self._plans_where_made: dict[str, Plan] = {}
 
     def close(self, gone: Mapping[str, Tensor]) -> None:
@@ -99,6 +100,20 @@ class Stage:
             Unfollowed: an operation cannot be run for many worlds at once.
         """
         plan, places = self._planned(layer, removal)
+        return logits_of(self.replayed(plan, places, worlds, base, rests, removal).full(self.output))
+
+    def replayed(
+        self, plan: Plan, places: Sequence[Reading], worlds: Worlds, base: Mapping[fx.Node, Any],
+        rests: dict[Any, Tensor] | None = None, removal: Removal = Zero(),  # noqa: B008 (frozen)
+    ) -> Scene:  # fmt: skip
+        """A scene in which all of a plan has run: it knows the values that nothing in the plan reads, or are wanted.
+
+        Args:
+            places: where the unit is taken out.
+
+        Raises:
+            Unfollowed: an operation cannot be run for many worlds at once.
+        """
         rests = {} if rests is None else rests
         scene = Scene(worlds, base, {}, _by_node(places), removal, self.closed, plan.spare, rests)
         for node in plan.nodes:
@@ -108,13 +123,13 @@ class Stage:
             scene.differing[node] = world
             for done in plan.done[node]:
                 del scene.differing[done]
-        return logits_of(scene.full(self.output))
+        return scene
 
     def _planned(self, layer: str, removal: Removal) -> tuple[Plan, tuple[Reading, ...]]:
         if not removal.where_made:
             return self.plans[layer], self.readings[layer]
         if layer not in self._plans_where_made:
-            self._plans_where_made[layer] = Plan(self.traced, self.made[layer], self._own)
+            self._plans_where_made[layer] = Plan(self.traced, self.made[layer], self.own)
         return self._plans_where_made[layer], self.made[layer]
 
     def full(self, layer: str, channel: Tensor, images: Tensor) -> Tensor:

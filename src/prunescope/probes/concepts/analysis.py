@@ -74,6 +74,14 @@ class Analysis:
         return (self.distances["test"] - train.mean(0)) / train.std(0, correction=0).clamp_min(1e-12)
 
     @cached_property
+    def directions(self) -> Tensor:
+        """(K, D): scores are `directions @ e` of an embedding e, but for a constant; NaN: a concept has no vector."""
+        features = self.splits["train"].x.shape[1]
+        distances = self.vectors[0].distances(self.scaling(torch.eye(features + 1, features)))  # the last one is 0
+        std = self.distances["train"].std(0, correction=0).clamp_min(1e-12)
+        return ((distances[:-1] - distances[-1]) / std).T
+
+    @cached_property
     def test_auroc(self) -> Tensor:
         """NaN where the test split has no labels of these concepts."""
         source, test = labelled_split(self.subject.data), self.subject.data.test

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Split
 from prunescope.engine.sweep import Needs, Pass, find_module
+from prunescope.engine.vectors import vectors
 from prunescope.models.layers import penultimate
 
 
@@ -44,21 +45,6 @@ def embedding_layer(model: nn.Module, layer: str = "") -> str:
         return f"{penultimate(model)}:input"
     find_module(model, layer.partition(":")[0])
     return layer
-
-
-def vectors(activation: Tensor, layer: str = "") -> Tensor:
-    """One vector per image: maps (B, C, h, w) are averaged over positions, tokens (B, T, C) over tokens.
-
-    >>> vectors(torch.ones(2, 3, 4, 4)).shape
-    torch.Size([2, 3])
-    """
-    if activation.ndim == 4:
-        return activation.mean((2, 3))
-    if activation.ndim == 3:
-        return activation.mean(1)
-    if activation.ndim == 2:
-        return activation
-    raise PrunescopeError(f"concepts: layer {layer!r} gives {tuple(activation.shape)}, not a vector or map per image")
 
 
 @dataclass(eq=False)

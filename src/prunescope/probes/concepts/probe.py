@@ -109,6 +109,7 @@ class _Gatherer:
         cavs, shuffled = found.vectors
         arrays = {
             "image.scores": found.scores.float().numpy(),
+            "concept.directions": found.directions.float().numpy(),
             **concept_arrays(cavs, found.good, found.test_auroc, shuffled),
             **class_arrays(found.bottleneck, found.good, len(test.classes), count=options.top),
         }
