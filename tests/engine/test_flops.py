@@ -39,7 +39,7 @@ def test_layers_by_hand(layer: nn.Module, shape: tuple[int, ...], multiplication
     assert found == Flops(2 * multiplications, 2 * multiplications)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vgg11", "small_cnn"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg11", "alexnet_cifar", "small_cnn"])
 def test_networks_as_torch_counts_them(name: str) -> None:
     model = build_model(name, classes=10, channels=3, seed=0).eval()
     x = torch.zeros(2, 3, 32, 32)

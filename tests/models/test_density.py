@@ -180,7 +180,7 @@ def test_is_where_gradients_of_a_positive_network_are_not_zero() -> None:
     assert 0 < live.kept < mask.kept
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "resnet20", "resnet56", "vgg11"])
+@pytest.mark.parametrize("name", ["small_cnn", "resnet20", "resnet56", "vgg11", "alexnet_cifar"])
 def test_a_dense_network_is_all_alive(name: str) -> None:
     model = build_model(name, classes=10, channels=3, seed=0)
     assert effective_density(model, Mask.dense(model, prunable(model)), (3, 32, 32)) == 1.0

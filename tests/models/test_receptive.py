@@ -100,7 +100,7 @@ def test_torchvision_s_networks_see_where_their_gradients_are(name: str) -> None
     agree(model.eval(), (3, 151, 131), LAYERS[name])
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "vgg11", "resnet20"])
+@pytest.mark.parametrize("name", ["small_cnn", "vgg11", "alexnet_cifar", "resnet20"])
 def test_our_networks_see_where_their_gradients_are(name: str) -> None:
     model = build_model(name, classes=3, channels=1, seed=0)
     agree(model, (1, 37, 32), [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)][::3])

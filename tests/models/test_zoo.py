@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import fx, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.models.zoo import build_model, models
 
-OURS = ("resnet20", "resnet56", "resnet8", "small_cnn", "vgg11")
+OURS = ("alexnet_cifar", "resnet20", "resnet56", "resnet8", "small_cnn", "vgg11")
 
 
 def parameters(model: nn.Module) -> int:
@@ -66,10 +67,30 @@ def test_ours_have_named_relus_that_are_not_in_place(name: str) -> None:
         ("resnet56", 853_018 + 16 * 32 + 64 + 32 * 64 + 128),
         # torchvision's vgg11_bn without its three linear layers and with its convolutions' biases taken off.
         ("vgg11", 132_868_840 - 123_642_856 - 2752 + 5130),
+        # Filters of 7, 5 and 3 pixels, each with a bias, and the head, which reads 2x2 places of 128 channels.
+        ("alexnet_cifar", 64 * 148 + 192 * 1601 + 192 * 1729 + 128 * 1729 + 128 * 1153 + 5130),
     ],
 )  # fmt: skip
 def test_parameter_counts(name: str, count: int) -> None:
     assert parameters(build(name, classes=10)) == count
+
+
+def test_alexnet_of_small_images_is_the_one_of_the_paper_scaled_down() -> None:
+    """Written out: pooling 3x3 by 2 after the first, second and last of five convolutions; dropout in training only."""
+    model, x = build("alexnet_cifar").eval(), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    weights = model.state_dict()
+    expected, sides = x, []
+    for number in range(1, 6):
+        w, b = (weights[f"features.conv{number}.{kind}"] for kind in ("weight", "bias"))
+        expected = F.conv2d(expected, w, b, stride=2 if number == 1 else 1, padding=w.shape[-1] // 2).clamp(min=0)
+        if number in (1, 2, 5):
+            expected = F.max_pool2d(expected, 3, 2, 1)
+        sides.append((w.shape[0], w.shape[-1], expected.shape[-1]))
+    assert sides == [(64, 7, 8), (192, 5, 4), (192, 3, 4), (128, 3, 4), (128, 3, 2)]
+    expected = expected.flatten(1) @ weights["classifier.weight"].T + weights["classifier.bias"]
+    torch.testing.assert_close(model(x), expected)
+    assert not torch.equal(model.train()(x), expected)
+    assert model(torch.zeros(1, 3, 48, 40)).shape == (1, 4)
 
 
 def test_kaiming_normal_over_the_fan_in() -> None:
