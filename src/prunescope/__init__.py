@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from prunescope.probes.base import probe as probe
     from prunescope.probes.car import car as car
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
+    from prunescope.pruning.compare import compare_removals as compare_removals
+    from prunescope.pruning.compare import fine_tuning as fine_tuning
     from prunescope.pruning.granularity import granularity as granularity
     from prunescope.pruning.greedy import greedy as greedy
     from prunescope.pruning.kept_out import removal_mask as removal_mask
@@ -96,7 +98,7 @@ _HOMES = {
     "shrink_folder": "ticket.shrink", "explanation_agreement": "engine.agreement",
     "concept_agreement": "engine.concept_agreement", "greedy": "pruning.greedy",
     "removal_mask": "pruning.kept_out", "removal_curve": "pruning.removals", "removal_order": "pruning.removals",
-    "shapley_values": "pruning.shapley",
+    "shapley_values": "pruning.shapley", "compare_removals": "pruning.compare", "fine_tuning": "pruning.compare",
 }  # fmt: skip
 
 __all__ = ["__version__", *_HOMES]

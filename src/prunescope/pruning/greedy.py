@@ -222,12 +222,18 @@ def _gone(found: Greedy, units: Units) -> dict[str, list[int]]:
     return gone
 
 
-def _check(split: Split, report: Split | None, every: int) -> None:
-    if not len(split) or (report is not None and not len(report)) or every < 1:
-        raise PrunescopeError(f"greedy pruning needs images in each split and every >= 1, got {every}")
-    shared = [] if report is None else np.intersect1d(split.ids, report.ids).tolist()
+def require_apart(choose: Split, report: Split) -> None:
+    """Refuse images that both choose and report."""
+    shared = np.intersect1d(choose.ids, report.ids).tolist()
     if shared:
         raise PrunescopeError(
             f"{len(shared)} images both choose and report, {shared[0]!r} first: an accuracy that was chosen for is no "
             "measurement; take other images for `report`"
         )
+
+
+def _check(split: Split, report: Split | None, every: int) -> None:
+    if not len(split) or (report is not None and not len(report)) or every < 1:
+        raise PrunescopeError(f"greedy pruning needs images in each split and every >= 1, got {every}")
+    if report is not None:
+        require_apart(split, report)
