@@ -15,8 +15,12 @@ from safetensors.torch import save_file
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.load import load_data
 from prunescope.engine.ablation.answers import Effort
+from prunescope.engine.training import Training
+from prunescope.models.weights import load_weights, read_weights
 from prunescope.models.zoo import build_model
 from prunescope.probes.car import car
+from prunescope.pruning.compare import compare_removals, fine_tuning
+from prunescope.ticket.contest import RATE, tables
 
 DATA = "{name: shapes, size: 16, train: 40, val: 24, test: 32}"
 
@@ -123,3 +127,29 @@ def test_without_a_look(prunescope: Any, weights: Path, tmp_path: Path, monkeypa
     assert "layers that nobody can look at" in ran.err
     assert (tmp_path / "unseen" / "units.csv").exists()
     assert "layers that nobody can look at" in (tmp_path / "unseen" / "index.html").read_text()
+
+
+def test_orders_of_removal_are_compared_as_the_function_does(prunescope: Any, weights: Path, tmp_path: Path) -> None:
+    out, layer = tmp_path / "compared", "features.conv1"
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA, "--layer", layer, "--split", "val")
+    ran = prunescope("car", *given, "--compare", "l1, car-one-shot", "--fine-tune", "0.5", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "features.conv1 by l1:" in ran.err
+    assert "fine-tuned" in ran.err
+    data = load_data({"name": "shapes", "size": 16, "train": 40, "val": 24, "test": 32})
+    model = build_model("small_cnn", classes=4, channels=3, seed=0)
+    load_weights(model, read_weights(weights), where="weights")
+    tune = fine_tuning(data.train, Training(epochs=0.5, lr=RATE))
+    found = compare_removals(model, data.val, data.test, [layer], methods=["l1", "car-one-shot"], fine_tune=tune)
+    for name, table in (("orders.csv", found.orders()), ("curves.csv", found.curves())):
+        pd.testing.assert_frame_equal(pd.read_csv(out / name), table)
+    assert not (out / "enrichment.csv").exists()
+    kinds = {layer: np.arange(32) % 2 == 0}
+    pd.testing.assert_frame_equal(tables(found, kinds)["enrichment.csv"], found.enrichment(kinds))
+
+
+def test_bad_comparisons_are_refused_before_anything_runs(prunescope: Any, weights: Path) -> None:
+    given = ("--model", "small_cnn", "--weights", weights, "--data", DATA)
+    refused(prunescope("car", *given, "--compare", "all"), "would both choose and report", "--split val")
+    refused(prunescope("car", *given, "--compare", "car-gready", "--split", "val"), "did you mean 'car-greedy'")
+    refused(prunescope("car", *given, "--compare", "l1", "--report-split", "tests"), "report split")

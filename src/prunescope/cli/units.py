@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from prunescope.data.split import Split
     from prunescope.probes.car import UnitTable
+    from prunescope.pruning.trails import Trail
     from prunescope.ticket.sees import Sees
     from prunescope.ticket.units import Question
 
@@ -57,7 +58,17 @@ def car(
     removal: Annotated[
         str, typer.Option("--removal", help="What takes a filter's place: zero, mean, resample, weights.")
     ] = "zero",
-    seed: Annotated[int, typer.Option("--seed", help="Of the images drawn, of the audit, of resampling.")] = 0,
+    compare: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--compare", metavar="METHODS", help="Take layers apart by all orders, or by A,B; needs time."),
+    ] = None,
+    report_split: Annotated[
+        str, typer.Option("--report-split", help="Where accuracy along them is measured: not --split.")
+    ] = "test",
+    fine_tune: Annotated[
+        float, typer.Option("--fine-tune", min=0, help="Epochs on the training images, at 25, 50 and 75 % removed.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn: images, orders, the audit, resampling.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda ...")] = "auto",
     threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
@@ -66,6 +77,8 @@ def car(
     from prunescope.cli.live import Worlds, say
     from prunescope.engine.ablation.answers import Effort
     from prunescope.report.filters.build import build_filter_page
+    from prunescope.ticket.contest import Contest, tables
+    from prunescope.ticket.contest import compare as take_apart
     from prunescope.ticket.job import read_spec
     from prunescope.ticket.units import Question, ask, by_layer, facts, network_and_images, require_free, write
 
@@ -73,6 +86,9 @@ def car(
         read_spec(model, "model"), read_spec(data, "data"), weights, tuple(layers or ()), split, images,
         Effort(precision, screen=screen, removal=removal), look, seed, device,  # type: ignore[arg-type]
     )  # fmt: skip
+    contest = None if compare is None else Contest(_methods(compare), report_split, images, epochs=fine_tune)
+    if contest is not None:
+        contest.require_apart(split)
     if out is not None:
         require_free(out)
     try:
@@ -81,6 +97,8 @@ def car(
             with Worlds(console, quiet=quiet) as bar:
                 table = ask(question, network, sample, bar.draw)
             sees = "" if out is None else looked(question, network, sample, table, quiet=quiet)
+            names = list(dict.fromkeys(layer for layer, _ in table.units))
+            compared = contest and take_apart(question, contest, names, lambda trail: say(console, half_way(trail)))
     except KeyboardInterrupt:
         say(console, "stopped; nothing was written", "yellow")
         raise typer.Exit(130) from None
@@ -89,7 +107,8 @@ def car(
     for line in in_words(told):
         say(console, line)
     if out is not None:
-        write(out, question, table, sees)
+        more = tables(compared, None if isinstance(sees, str) else sees.colour_selective) if compared else None
+        write(out, question, table, sees, more)
         if isinstance(sees, str) and sees:
             say(console, f"what filters see was not looked at: {sees}", "yellow")
         say(console, f"written: {build_filter_page(out)}", "bold")
@@ -112,6 +131,19 @@ def looked(question: Question, network: nn.Module, split: Split, table: UnitTabl
             )  # fmt: skip
     except PrunescopeError as error:
         return str(error)
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    """`all`, or names with commas."""
+    return () if text == "all" else tuple(name.strip() for name in text.split(","))
+
+
+def half_way(trail: Trail) -> str:
+    """One line on a method: accuracy with half of a layer gone."""
+    half = trail.units // 2
+    tuned = f", fine-tuned {trail.rightly(half, tuned=True).mean():.1%}" if half in trail.tuned else ""
+    whole = f"{trail.rightly(0).mean():.1%} whole"
+    return f"{trail.layer} by {trail.method}: {whole}, {trail.rightly(half).mean():.1%} without half of it{tuned}"
 
 
 def layers_table(rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Table:

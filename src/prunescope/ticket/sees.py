@@ -45,6 +45,12 @@ class Sees:
     pictures: pd.DataFrame
     facts: dict[str, Any]
 
+    @property
+    def colour_selective(self) -> dict[str, Array]:
+        """{layer: bool (channels,)}; False of dead units, which answer to nothing."""
+        flags = self.rows["colour_selective"].fillna(0).astype(bool)
+        return {str(layer): part.to_numpy() for layer, part in flags.groupby(self.rows["layer"].to_numpy(), sort=False)}
+
 
 def look(
     network: nn.Module,

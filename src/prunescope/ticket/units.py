@@ -16,7 +16,7 @@ from prunescope import __version__
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.files import atomic_folder
 from prunescope.data.load import load_data
-from prunescope.data.split import NAMES, Split
+from prunescope.data.split import NAMES, Dataset, Split
 from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.device import pick_device
 from prunescope.metrics.ablation import most_harmed
@@ -58,10 +58,15 @@ class Question:
             raise PrunescopeError(f"look must be 0 (no patches) to {MOST}, got {self.look}")
 
 
-def network_and_images(question: Question) -> tuple[nn.Module, Split]:
-    """Build the network, read the images."""
+def material(question: Question) -> tuple[nn.Module, Dataset]:
+    """Build the network, read all images."""
     data = load_data(question.data)
-    network = trained(question.model, question.weights, len(data.classes), data.train.shape[0])
+    return trained(question.model, question.weights, len(data.classes), data.train.shape[0]), data
+
+
+def network_and_images(question: Question) -> tuple[nn.Module, Split]:
+    """The network, and the images that units are taken out on."""
+    network, data = material(question)
     return network, some_images(data[question.split], question.images, question.seed)
 
 
@@ -77,6 +82,12 @@ def ask(
         network, split, layers=question.layers, effort=question.effort, seed=question.seed,
         device=pick_device(question.device), on_worlds=on_worlds,
     )  # fmt: skip
+
+
+def material(question: Question) -> tuple[nn.Module, Dataset]:
+    """The trained network and its data."""
+    data = load_data(question.data)
+    return trained(question.model, question.weights, len(data.classes), data.train.shape[0]), data
 
 
 def rows(table: UnitTable, harmed: int = 3) -> pd.DataFrame:
@@ -120,11 +131,15 @@ def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[s
     }  # fmt: skip
 
 
-def write(folder: Path, question: Question, table: UnitTable, sees: Sees | str = "") -> None:
+def write(
+    folder: Path, question: Question, table: UnitTable, sees: Sees | str = "",
+    more: Mapping[str, pd.DataFrame] | None = None,
+) -> None:  # fmt: skip
     """`units.csv`, `classes.csv` and `car.json` in a new folder, whole or not at all.
 
     Args:
         sees: written as `sees.csv` and `patches.parquet`; or why units were not looked at.
+        more: {file name: table}, such as `contest.tables` makes.
     """
     require_free(folder)
     told = json.dumps(facts(question, table, sees), indent=1, default=str)
@@ -135,6 +150,8 @@ def write(folder: Path, question: Question, table: UnitTable, sees: Sees | str =
         if isinstance(sees, Sees):
             sees.rows.to_csv(temporary / "sees.csv", index=False)
             sees.pictures.to_parquet(temporary / "patches.parquet", index=False)
+        for name, frame in (more or {}).items():
+            frame.to_csv(temporary / name, index=False)
 
 
 def require_free(folder: Path) -> None:
