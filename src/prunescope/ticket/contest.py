@@ -14,6 +14,7 @@ from prunescope.engine.device import pick_device
 from prunescope.engine.training import Training
 from prunescope.probes.car import some_images
 from prunescope.pruning.compare import compare_removals, fine_tuning
+from prunescope.pruning.greedy import FineTune
 from prunescope.pruning.orders import METHODS
 from prunescope.pruning.trails import Comparison, Trail
 from prunescope.ticket.units import Question, material
@@ -72,13 +73,15 @@ def compare(
     contest.require_apart(question.split)
     network, data = material(question)
     device = pick_device(question.device)
-    training = Training(epochs=contest.epochs, lr=RATE) if contest.epochs else None
+    tune: FineTune | None = None
+    if contest.epochs:
+        training = Training(epochs=contest.epochs, lr=RATE)
+        tune = fine_tuning(data.train, training, seed=question.seed, device=device)
     return compare_removals(
         network, some_images(data[question.split], question.images, question.seed),
         some_images(data[contest.report], contest.images, question.seed), layers,
         methods=contest.methods or tuple(METHODS), every=contest.every,
-        fine_tune=training and fine_tuning(data.train, training, seed=question.seed, device=device),
-        effort=question.effort, seed=question.seed, device=device, on_trail=on_trail,
+        fine_tune=tune, effort=question.effort, seed=question.seed, device=device, on_trail=on_trail,
     )  # fmt: skip
 
 
