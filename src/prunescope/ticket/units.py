@@ -84,12 +84,6 @@ def ask(
     )  # fmt: skip
 
 
-def material(question: Question) -> tuple[nn.Module, Dataset]:
-    """The trained network and its data."""
-    data = load_data(question.data)
-    return trained(question.model, question.weights, len(data.classes), data.train.shape[0]), data
-
-
 def rows(table: UnitTable, harmed: int = 3) -> pd.DataFrame:
     """A row per unit: CAR, its interval and tests, what turned, its place in the order, the classes that lose most."""
     found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
