@@ -53,7 +53,10 @@ class Exact:
     """
 
     def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
-        self.stage, self.plain = Stage(capture(model, shape)), Stage(capture(model, shape, fold=False))
+        traced = capture(model, shape)
+        folded = any("constant" in node.meta for node in traced.graph.nodes)
+        self.stage = Stage(traced)
+        self.plain = Stage(capture(model, shape, fold=False)) if folded else self.stage
         for stage in (self.stage, self.plain):
             channels_last(stage.traced)
         self.redone = 0
