@@ -25,15 +25,15 @@ def peak(name: str, effort: str, count: int, threads: int) -> None:
     torch.set_num_threads(threads)
     given = argparse.Namespace(images=count, data=None)
     model, split = network(name, WORK[name][2], None), images(name, given)
-    with torch.inference_mode():
-        if effort == "plain forward":
+    if effort == "plain forward":
+        with torch.inference_mode():
             for _, x, _ in split.batches(50):
                 model(x)
-        else:
-            precision, _, screen = effort.partition("+")
-            asked = Effort(precision, screen=bool(screen), memory=400 * 2**20)  # type: ignore[arg-type]
-            ablator = Ablator(model, split, effort=asked)
-            ablator.run({layer: range(min(4, channels)) for layer, channels in ablator.channels.items()})
+    else:
+        precision, _, screen = effort.partition("+")
+        asked = Effort(precision, screen=bool(screen), memory=400 * 2**20)  # type: ignore[arg-type]
+        ablator = Ablator(model, split, effort=asked)
+        ablator.run({layer: range(min(4, channels)) for layer, channels in ablator.channels.items()})
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  {effort:14} {count:5} images   {used:6.0f} MB", flush=True)
 

@@ -16,6 +16,7 @@ from prunescope import __version__
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.files import atomic_folder
 from prunescope.data.load import load_data
+from prunescope.data.sources import sources
 from prunescope.data.split import NAMES, Dataset, Split
 from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.device import pick_device
@@ -113,7 +114,7 @@ def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[s
     """How it was measured, as plain data; `sees` as for `write`."""
     found, told = table.reductions, table.ablation
     return {
-        "prunescope": __version__, "model": dict(question.model), "data": question.data["name"],
+        "prunescope": __version__, "model": dict(question.model), "data": _source(question),
         "split": question.split, "seed": question.seed,
         "images": found.images, "accuracy": float(found.right.sum() / found.images), "units": len(table.units),
         "class_images": found.counts.tolist(), "classes_without_images": list(found.empty),
@@ -123,6 +124,13 @@ def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[s
         "again_in_float32": told.screened, "left_out": told.passed, "audited": told.audited,
         "audited_wrong": told.wrong, "look": sees.facts if isinstance(sees, Sees) else sees,
     }  # fmt: skip
+
+
+def _source(question: Question) -> str:
+    """Where the images come from, without the path that may follow it."""
+    name = str(question.data["name"])
+    source = name.partition(":")[0]
+    return source if source in sources else name
 
 
 def write(

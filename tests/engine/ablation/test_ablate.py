@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -297,3 +298,25 @@ def test_what_cannot_be_replayed_is_refused_or_run_in_full() -> None:
         pytest.raises(PrunescopeError, match="what layer 'one' gives cannot be told apart by image"),
     ):
         ablate(seeded(Frames), data, layers=["one"])
+
+
+def test_the_values_of_one_chunk_live_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lived: list[weakref.ref[Any]] = []
+    of = chunk.Chunk.of
+
+    def recorded(stage: Any, images: Tensor) -> Any:
+        assert not any(ref() is not None for ref in lived)
+        made = of(stage, images)
+        lived.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(chunk.Chunk, "of", recorded)
+    Ablator(small(), split(), batch_size=6).run(["0"])
+    assert len(lived) == 4
+
+
+def test_inside_inference_mode() -> None:
+    model, data = small(), split()
+    plain = ablate(model, data)
+    with torch.inference_mode():
+        assert same(ablate(model, data, effort=Effort(screen=True)), plain)

@@ -156,19 +156,23 @@ class _Run:
     def all(self, on_worlds: Callable[[int, int], None] | None) -> Ablation:
         """Images outside, layers inside: the values of the whole network are needed for some images only."""
         for index, x, y in self.split.batches(self.of.batch_size, self.of.device):
-            chunk = self.of.look_at(index, x)
-            require_finite(chunk.logits, index, self.split)
-            self.dense[index] = chunk.logits.argmax(1).to(torch.int16)
-            if self.screen is not None:
-                self.screen.look_at(chunk, y)
-            for layer in self.layers:
-                self._take(layer, chunk, index, y)
-                if on_worlds is not None:
-                    on_worlds(self.done, self.predicted.numel())
-            if self.screen is not None:
-                self.screen.images += len(chunk)
-            self._audit(chunk)
+            self._images(index, x, y, on_worlds)
         return self._answer()
+
+    def _images(self, index: Tensor, x: Tensor, y: Tensor, on_worlds: Callable[[int, int], None] | None) -> None:
+        """All units on a chunk of images."""
+        chunk = self.of.look_at(index, x)
+        require_finite(chunk.logits, index, self.split)
+        self.dense[index] = chunk.logits.argmax(1).to(torch.int16)
+        if self.screen is not None:
+            self.screen.look_at(chunk, y)
+        for layer in self.layers:
+            self._take(layer, chunk, index, y)
+            if on_worlds is not None:
+                on_worlds(self.done, self.predicted.numel())
+        if self.screen is not None:
+            self.screen.images += len(chunk)
+        self._audit(chunk)
 
     def _take(self, layer: str, chunk: Chunk, index: Tensor, y: Tensor) -> None:
         """The units of one layer, on the images of a chunk."""

@@ -27,6 +27,7 @@ _OUT_OF_PLACE: dict[Any, Any] = {
 _IDENTITIES = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
+@torch.inference_mode(False)  # derivatives of the copy may be asked for
 def capture(model: nn.Module, shape: tuple[int, ...], *, fold: bool = True) -> fx.GraphModule:
     """A copy of the network in eval mode as a graph whose nodes know how to run. The model is left as it was.
 

@@ -23,6 +23,7 @@ ROUNDING = 1e-4
 SAMPLE, SAFETY = 256, 2.0
 
 
+@torch.inference_mode(False)
 def channels_last(network: nn.Module) -> None:
     """Lay out the weights of images so; those of volumes stay as they are."""
     for parameter in network.parameters():
@@ -71,6 +72,7 @@ class Exact:
 
     def look_at(self, images: Tensor) -> Chunk:
         """Go on to other images."""
+        self.chunk = None  # before the next one: two would take twice the memory
         self.chunk = Chunk.of(self.stage, images)
         return self.chunk
 
