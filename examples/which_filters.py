@@ -22,6 +22,10 @@ from torch import nn
 import prunescope as ps
 from prunescope.core.files import atomic_file
 from prunescope.data.subsets import stratified
+from prunescope.engine.ablation.ablate import Ablator
+from prunescope.engine.correlations import channel_correlations
+from prunescope.engine.without import predictions
+from prunescope.pruning.greedy import FineTune
 from prunescope.pruning.orders import METHODS
 from prunescope.pruning.trails import Trail
 
@@ -84,18 +88,37 @@ class Study:
         where = f"{name}.{seed}.{number}"
         self.piece(f"sees.{where}", lambda: self.sees(model, number))
         self.piece(f"classes.{where}", lambda: self.classes(model, layer))
-        tune = ps.fine_tuning(part(self.data.train, self.given.tune), TUNING, seed=0, device="cpu")
+        place = f"features.relu{number}"
+        self.piece(f"alike.{where}", lambda: channel_correlations(model, self.choose, [place]))
+        tune = self.tune()
         for method in self.given.methods:
 
             def trail(method: str = method) -> dict[str, np.ndarray]:
                 found = ps.compare_removals(
                     model, self.choose, self.report, [layer], methods=[method], fine_tune=tune, seed=seed,
-                    maps={layer: f"features.relu{number}"}, effort=ps.Effort(precision="bf16"),
-                    every=max(1, dict(model.named_modules())[layer].out_channels // 32),  # type: ignore[operator, call-overload]
+                    maps={layer: place}, effort=ps.Effort(precision="bf16"),
+                    every=len(model.get_parameter(f"{layer}.weight")) // 8, at=self.given.shares,
                 )  # fmt: skip
                 return arrays_of(found.trails[0])
 
             self.piece(f"trail.{where}.{method}", trail)
+
+    def tune(self) -> FineTune:
+        """The same images in the same order for all."""
+        return ps.fine_tuning(part(self.data.train, self.given.tune), TUNING, seed=0, device="cpu")
+
+    def control(self, name: str, seed: int) -> None:
+        """The whole network, as it is and fine-tuned as the pruned ones are."""
+
+        def right() -> dict[str, np.ndarray]:
+            model, found = self.network(name, seed), {}
+            for key in ("whole", "tuned"):
+                ablator = Ablator(model, self.report)
+                found[key] = (predictions(ablator, self.report, [{}])[0] == self.report.labels).numpy()
+                self.tune()(model, {})
+            return found
+
+        self.piece(f"control.{name}.{seed}.0", right)
 
     def sees(self, model: nn.Module, number: int) -> dict[str, np.ndarray]:
         """What the filters of a layer answer to, behind the norm where there is one; of the first layer its kernels."""
@@ -135,6 +158,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--layers", nargs="+", type=int, default=[1, 2], help="numbers of convolutions")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.25, 0.5, 0.75], help="when to fine-tune")
     parser.add_argument("--epochs", type=float, default=0, help="0: 8 (alexnet) and 2 (vgg11)")
     for name, count in (("choose", 300), ("report", 1000), ("tune", 2560), ("look", 10_000), ("classes", 2000)):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="IMAGES")
@@ -143,6 +167,8 @@ def main() -> None:
     given.runs.mkdir(parents=True, exist_ok=True)
     study = Study(given)
     for name in given.networks:
+        for seed in given.seeds:
+            study.control(name, seed)
         for number in given.layers:
             for seed in given.seeds:
                 study.layer(name, seed, number)

@@ -2,10 +2,11 @@
 
     python examples/which_filters_tables.py --runs FOLDER --out FOLDER
 
-`networks.csv`: accuracies on the test images that report. `orders.csv`, `curves.csv`, `enrichment.csv`: as
-`Comparison` gives them. `differences.csv`: greedy CAR less each rival, image by image. `colour.csv`: rank
-correlation of the place in an order with the colour index. `classes.csv`, `agreement.csv`: the class of a filter's
-best patches beside the classes that it is needed for.
+`networks.csv`: accuracies of the whole networks on the test images that report, and once they were fine-tuned as
+the pruned ones are. `orders.csv`, `curves.csv`, `enrichment.csv`: as `Comparison` gives them. `differences.csv`:
+greedy CAR less each rival, image by image. `colour.csv`: rank correlation of the place in an order with the colour
+index. `redundancy.csv`: whether what goes in the first half of an order has a like among the filters that are left.
+`classes.csv`, `agreement.csv`: the class of a filter's best patches beside the classes that it is needed for.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from scipy import stats
 from prunescope.engine.sees.views import COLOUR_SELECTIVE
 from prunescope.metrics.paired import interval, mcnemar
 from prunescope.metrics.proportions import share_interval
+from prunescope.metrics.redundancy import ALIKE, clusters, diversity_kept, redundancy_when_removed
 from prunescope.metrics.statistics import bootstrap_mean
 from prunescope.pruning.trails import Comparison, Trail
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+#: Correlation from which on filters are one kind, where `ALIKE` leaves each one alone.
+LOOSE = 0.5
 #: Relabellings of the filters of a layer, for the test that knows how often each class comes up.
 DRAWS = 10_000
 #: (network, seed, number of the convolution)
@@ -87,6 +91,27 @@ def colour(found: Comparison, sees: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def redundancy(found: Comparison, alike: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Of the first half that goes: its mean largest correlation with a filter that survives it, and the share of kinds
+    (clusters at `LOOSE`) of which a filter is left; beside orders by chance."""
+    kinds, units = clusters(alike, LOOSE), len(alike)
+    generator = np.random.default_rng(0)
+    chance = np.array([_half(alike, kinds, generator.permutation(units)) for _ in range(1000)])
+    for trail in found.trails:
+        here = _half(alike, kinds, trail.order)
+        row = {"layer": trail.layer, "method": trail.method, "seed": trail.seed, "filters": units}
+        row |= {"kinds_0.8": clusters(alike, ALIKE).max() + 1, f"kinds_{LOOSE}": kinds.max() + 1}
+        for at, name in enumerate(("correlation", "kinds_left")):
+            low, high = np.quantile(chance[:, at], [0.025, 0.975])
+            row |= {name: here[at], f"{name}_chance": chance[:, at].mean(), f"{name}_low": low, f"{name}_high": high}
+        yield row
+
+
+def _half(alike: np.ndarray, kinds: np.ndarray, order: np.ndarray) -> tuple[float, float]:
+    half = order[: len(alike) // 2]
+    return float(np.nanmean(redundancy_when_removed(alike, half))), float(diversity_kept(kinds, half)[-1])
+
+
 def classes(sees: dict[str, Any], table: dict[str, Any]) -> pd.DataFrame:
     """A row per filter that answers to something: the most common class of its best patches, and where this class comes
     in the order of the classes that lose most without the filter (1: it loses most)."""
@@ -134,12 +159,15 @@ def main() -> None:
         network, seed, number = where
         found = trails(where, parts)
         here = {"orders": found.orders(), "curves": found.curves(), "differences": pd.DataFrame(differences(found))}
-        if found.trails:
-            whole = found.trails[0].right[0]
-            here["networks"] = pd.DataFrame([{"seed": seed, "accuracy": whole.mean(), "images": len(whole)}])
+        if "control" in parts:
+            whole, tuned = parts["control"]["whole"], parts["control"]["tuned"]
+            row = {"seed": seed, "images": len(whole), "accuracy": whole.mean(), "fine_tuned": tuned.mean()}
+            here["networks"] = pd.DataFrame([row])
         if "sees" in parts:
             kinds = {f"features.conv{number}": np.nan_to_num(parts["sees"]["colour"]) >= COLOUR_SELECTIVE}
             here |= {"enrichment": found.enrichment(kinds), "colour": pd.DataFrame(colour(found, parts["sees"]))}
+        if "alike" in parts:
+            here["redundancy"] = pd.DataFrame(redundancy(found, parts["alike"][f"features.relu{number}"]))
         if "sees" in parts and "classes" in parts:
             of = {"layer": f"features.conv{number}", "seed": seed}
             rows = classes(parts["sees"], parts["classes"])

@@ -153,6 +153,15 @@ def test_fine_tuning_is_that_of_a_copy_under_a_mask_and_the_same_for_all() -> No
         found.trails[0].rightly(3, tuned=True)
 
 
+def test_with_nothing_out_fine_tuning_is_training() -> None:
+    model, other, train = net(3), net(3), images(48, 3, "train")
+    training = Training(epochs=1, batch_size=16, lr=0.05, precision="32")
+    fine_tuning(train, training, seed=4)(model, {})
+    fit(other, train, training, seed=4, device="cpu")
+    assert not torch.equal(model.one.weight, net(3).one.weight)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
 def test_diversity_counts_kinds_of_which_a_channel_is_left() -> None:
     model, split = planted()
     noise = torch.randint(0, 9, split.images.shape, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
