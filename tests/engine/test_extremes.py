@@ -124,7 +124,7 @@ def test_the_record_holds_what_was_found() -> None:
     gatherer = ExtremesGatherer(["0", "2"], k=2, split="val")
     (record,) = sweep(whole_numbers(0), {"val": images(4)}, [gatherer])
     assert record.info == {"k": 2, "pool": "max", "split": "val"}
-    assert len(record.arrays) == 2 * (1 + 2 * 4)
+    assert len(record.arrays) == 2 * (2 + 2 * 4)
     assert record.arrays["2/bottom.columns"].tolist() == gatherer.found["2"].bottom.columns.tolist()
     assert record.arrays["0/dead"].tolist() == [False] * 5
 
@@ -145,3 +145,50 @@ def test_what_cannot_be_ranked_is_refused() -> None:
         model[0].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(PrunescopeError, match="layer '0' are not finite"):
         extremes(model, split, ["0"])
+
+
+def test_a_seed_draws_among_equal_images_whatever_the_batches() -> None:
+    """Beside a sort by value and lot of all images at once; and every image has the same chance."""
+    model, split = whole_numbers(1), images(40, high=2)
+    first, again, other = (
+        extremes(model, split, ["2"], k=6, seed=seed, batch_size=size)["2"] for seed, size in ((0, 7), (0, 40), (1, 7))
+    )
+    for end in ("top", "bottom"):
+        a, b, c = (getattr(item, end) for item in (first, again, other))
+        assert a.images.tolist() == b.images.tolist() != c.images.tolist()
+        np.testing.assert_array_equal(a.values, c.values)  # only which of equal images, never which value
+    values = maps_of(model, split, 2).flatten(2).max(2).values.numpy()
+    for channel, chosen in enumerate(first.top.images):
+        np.testing.assert_array_equal(values[chosen, channel], first.top.values[channel])
+        assert len(set(chosen.tolist())) == 6
+
+
+def test_equal_images_are_drawn_evenly_and_never_at_both_ends() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 300, 1), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight.zero_()  # type: ignore[union-attr, operator]
+    item = extremes(model, images(20), ["0"], k=10, pool="mean", seed=3)["0"]
+    assert item.tied.all()
+    counts = np.bincount(item.top.images.ravel(), minlength=20)  # binomial: 150 +- 8.7
+    assert np.abs(counts - 150).max() < 40
+    assert len({tuple(row) for row in item.top.images.tolist()}) == 300
+    for top, bottom in zip(item.top.images, item.bottom.images, strict=True):
+        assert not set(top) & set(bottom)
+
+
+def test_tied_is_where_an_image_left_out_equals_the_last_one_taken() -> None:
+    model, split = whole_numbers(3), images(20)
+    for k in (1, 4, 20, 30):
+        for layer, item in extremes(model, split, ["0", "2", "4"], k=k, batch_size=6).items():
+            values = np.sort(maps_of(model, split, int(layer)).flatten(2).max(2).values.numpy(), axis=0)
+            expected = [k < 20 and (column[k - 1] == column[k] or column[-k] == column[-k - 1]) for column in values.T]
+            assert item.tied.tolist() == expected
+
+
+def test_pooled_layers_are_ranked_by_the_mean() -> None:
+    model, split = whole_numbers(2), images(15)
+    plain = extremes(model, split, ["0", "4"], k=5, pool="mean", seed=0)
+    pooled = extremes(model, split, ["0:pooled", "4:pooled"], k=5, seed=0)
+    for layer, item in plain.items():
+        np.testing.assert_allclose(pooled[f"{layer}:pooled"].top.values, item.top.values, rtol=1e-6)
+        np.testing.assert_allclose(pooled[f"{layer}:pooled"].bottom.values, item.bottom.values, rtol=1e-6)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.seeds import derive
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
 from prunescope.engine.sweep import Needs, Pass, sweep
@@ -42,14 +43,17 @@ class Extremes:
 
     Attributes:
         top, bottom: the images with the largest and the smallest pooled activation. Of equal images the one that comes
-            first in the split; of equal places the first in reading order.
+            first in the split, or that a seed draws; of equal places the first in reading order.
         dead: bool (C,): no image changes the channel (its smallest and its largest activation are the same in every
             image; for a split of one image: the same at every place), so its ranking says nothing.
+        tied: bool (C,): at either end an image that was left out has the same value as the last that was taken, so
+            which images are named does not follow from the channel alone.
     """
 
     top: Ranked
     bottom: Ranked
     dead: Array
+    tied: Array
 
 
 @dataclass(eq=False)
@@ -58,9 +62,12 @@ class ExtremesGatherer:
 
     Attributes:
         layers: modules with outputs (B, C, h, w) or (B, C), taken as they come: of a convolution before any activation.
+            `NAME:pooled` (see `engine.sweep.Needs`) is cheaper where many layers are ranked by the mean.
         k: how many images.
         pool: how a map becomes one number per image; "centre" is row h // 2, column w // 2.
         split: which split is walked.
+        seed: draws among images with equal values, for every channel anew and whatever the batches are; None: the
+            first in the split goes first.
         found: {layer: its extremes}, when the sweep is done.
     """
 
@@ -68,6 +75,7 @@ class ExtremesGatherer:
     k: int = 9
     pool: Pool = "max"
     split: str = "test"
+    seed: int | None = None
     found: dict[str, Extremes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,7 +83,7 @@ class ExtremesGatherer:
             raise PrunescopeError(f"extremes: k must be at least 1 image, got {self.k}")
         if self.pool not in get_args(Pool):
             raise choices("pool", self.pool, get_args(Pool), "extremes")
-        self._states = {layer: _Layer(layer, self.k, self.pool) for layer in self.layers}
+        self._states = {layer: _Layer(layer, self.k, self.pool, self.seed) for layer in self.layers}
 
     @property
     def needs(self) -> Needs:
@@ -86,10 +94,11 @@ class ExtremesGatherer:
             state.add(batch.activations[layer], batch.index)
 
     def finish(self) -> Record:
-        """Arrays `LAYER/top.values`, `LAYER/top.images` ..., `LAYER/dead`; the same as in `found`."""
+        """Arrays `LAYER/top.values`, `LAYER/top.images` ..., `LAYER/dead`, `LAYER/tied`; the same as in `found`."""
         self.found = {layer: state.extremes() for layer, state in self._states.items()}
-        arrays = {f"{layer}/dead": item.dead for layer, item in self.found.items()}
+        arrays: dict[str, Array] = {}
         for layer, item in self.found.items():
+            arrays |= {f"{layer}/dead": item.dead, f"{layer}/tied": item.tied}
             for end in ("top", "bottom"):
                 arrays |= {f"{layer}/{end}.{name}": array for name, array in vars(getattr(item, end)).items()}
         return Record("extremes", arrays=arrays, info={"k": self.k, "pool": self.pool, "split": self.split})
@@ -102,11 +111,15 @@ def extremes(
     *,
     k: int = 9,
     pool: Pool = "max",
+    seed: int | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] | None = None,
 ) -> dict[str, Extremes]:
     """{layer: the k images of `split` that each of its channels answers most and least}. The model is left as it was.
+
+    Args:
+        seed: see `ExtremesGatherer`.
 
     Raises:
         PrunescopeError: unknown layer, one that does not run or gives no maps, an empty split, or activations that
@@ -114,7 +127,7 @@ def extremes(
     """
     if not len(split):
         raise PrunescopeError("extremes: the split has no images")
-    gatherer = ExtremesGatherer(tuple(dict.fromkeys(layers)), k, pool, "images")
+    gatherer = ExtremesGatherer(tuple(dict.fromkeys(layers)), k, pool, "images", seed)
     sweep(model, {"images": split}, [gatherer], batch_size=batch_size, device=device, on_batch=on_batch)
     return gatherer.found
 
@@ -138,8 +151,9 @@ def pooled(maps: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
 class _Layer:
     """What is known of one layer so far."""
 
-    def __init__(self, name: str, k: int, pool: Pool) -> None:
+    def __init__(self, name: str, k: int, pool: Pool, seed: int | None) -> None:
         self.name, self.pool, self.width, self.count = name, pool, 1, 0
+        self.seed = None if seed is None else derive(seed, "ties", name)
         self.top, self.bottom = _Best(k, largest=True), _Best(k, largest=False)
         self.range: Tensor | None = None  # (4, C): bounds of the images' smallest and largest activations
 
@@ -152,8 +166,10 @@ class _Layer:
         bounds = torch.stack([-low.amin(0), low.amax(0), -high.amin(0), high.amax(0)])
         self.range = bounds if self.range is None else torch.maximum(self.range, bounds)
         values, places = pooled(maps, self.pool)
-        for best in (self.top, self.bottom):
-            best.add(values, index.to(values.device)[:, None].expand_as(places), places)
+        rows = index.to(values.device)[:, None].expand_as(places)
+        lots = rows if self.seed is None else _lots(rows, self.seed)
+        self.top.add(values, rows, places, lots)
+        self.bottom.add(values, rows, places, lots if self.seed is None else ~lots)  # so that equal ones never share
 
     def extremes(self) -> Extremes:
         assert self.range is not None
@@ -161,31 +177,53 @@ class _Layer:
         dead = (least == most) & (least_high == most_high)
         if self.count == 1:
             dead = least == most_high
-        return Extremes(self.top.ranked(self.width), self.bottom.ranked(self.width), dead.cpu().numpy())
+        tied = self.top.tied() | self.bottom.tied()
+        return Extremes(
+            self.top.ranked(self.width), self.bottom.ranked(self.width), dead.cpu().numpy(), tied.cpu().numpy()
+        )
 
 
 class _Best:
-    """The k largest (or smallest) values of every channel so far, with image and place: (C, up to k) each."""
+    """The k largest (or smallest) values of every channel so far and one more, with image, place and lot."""
 
     def __init__(self, k: int, *, largest: bool) -> None:
         self.k, self.largest = k, largest
-        self.kept: tuple[Tensor, ...] | None = None
+        self.kept: tuple[Tensor, ...] | None = None  # (C, up to k + 1) each
 
     def add(self, *batch: Tensor) -> None:
-        """Values, images and places (B, C), images in ascending order."""
+        """Values, images, places and lots (B, C); of equal values the smaller lot goes first."""
         new = tuple(item.T for item in batch)
         if self.kept is not None:
             new = tuple(torch.cat(pair, dim=1) for pair in zip(self.kept, new, strict=True))
-        # Stable, and earlier images stand first: so the earlier of equal ones stays first.
-        order = new[0].sort(dim=1, descending=self.largest, stable=True).indices[:, : self.k]
+        # Two stable sorts: by lot, then by value.
+        order = new[3].argsort(dim=1, stable=True)
+        by_value = new[0].gather(1, order).sort(dim=1, descending=self.largest, stable=True).indices
+        order = order.gather(1, by_value[:, : self.k + 1])
         self.kept = tuple(item.gather(1, order) for item in new)
+
+    def tied(self) -> Tensor:
+        """Bool (C,): the k-th value and the next are the same."""
+        assert self.kept is not None
+        values = self.kept[0]
+        return (values[:, self.k - 1 : -1] == values[:, self.k :]).any(1)
 
     def ranked(self, width: int) -> Ranked:
         assert self.kept is not None
-        values, images, places = (item.cpu() for item in self.kept)
+        values, images, places, _ = (item[:, : self.k].cpu() for item in self.kept)
         rows = places.div(width, rounding_mode="floor").where(places != NOWHERE, NOWHERE)
         columns = places.remainder(width).where(places != NOWHERE, NOWHERE)
         return Ranked(values.numpy(), images.numpy(), rows.numpy(), columns.numpy())
+
+
+def _lots(rows: Tensor, seed: int) -> Tensor:
+    """A random int64 for every image (the rows' values) and channel (the column), the same in whatever batch.
+
+    SplitMix64's mixing (Steele et al. 2014) with signed shifts.
+    """
+    mixed = (rows * 0x2545F4914F6CDD1D + torch.arange(rows.shape[1], device=rows.device) * 0x9E3779B97F4A7C1) ^ seed
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    return mixed ^ (mixed >> 31)
 
 
 def as_maps(activation: Tensor, layer: str) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.types import Record
 from prunescope.data.split import Split
+from prunescope.engine.units import pooled_units
 from prunescope.engine.untouched import untouched
 
 
@@ -22,7 +23,8 @@ class Needs:
     """What a probe wants from the pass.
 
     Attributes:
-        layers: modules (names as in `model.named_modules()`) whose outputs are kept; `NAME:input` keeps what goes in.
+        layers: modules (names as in `model.named_modules()`) whose outputs are kept; `NAME:input` keeps what goes in,
+            `NAME:pooled` only the mean over positions of every unit, (B, units): many layers fit into memory.
         gradients: the subset of `layers` towards which `Pass.grads` will be asked.
         splits: names of the splits to walk, in the order given: `train`, `val`, `test`, `concepts`.
     """
@@ -154,7 +156,7 @@ def _walk(
     kept: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(_watch(model, layer, _keeper(kept, layer, layer in towards)).remove)
+            stack.callback(_watch(model, layer, kept, layer in towards).remove)
         # Without a wish for gradients no graph is built; with one, it starts at the first layer asked for.
         stack.enter_context(torch.enable_grad() if towards else torch.inference_mode())
         for index, x, y in split.batches(batch_size, device):
@@ -175,14 +177,25 @@ def _require_all(layers: Iterable[str], kept: Mapping[str, Tensor]) -> None:
         raise PrunescopeError(f"layer {silent[0]!r} does not run when the network is evaluated")
 
 
-def _watch(model: nn.Module, layer: str, keep: Callable[[Tensor], Tensor]) -> RemovableHandle:
+def _watch(model: nn.Module, layer: str, kept: dict[str, Tensor], with_gradient: bool) -> RemovableHandle:
     name, _, side = layer.partition(":")
-    module = find_module(model, name)
-    if side not in ("", "input"):
-        raise choices("side of a layer", side, ["input"], layer)
-    if side:
+    module, keep = find_module(model, name), _keeper(kept, layer, with_gradient)
+    if side not in ("", "input", "pooled"):
+        raise choices("side of a layer", side, ["input", "pooled"], layer)
+    if side == "pooled":
+        if with_gradient:
+            raise PrunescopeError(f"there are no gradients towards {layer!r}: name the layer itself")
+        return module.register_forward_hook(_pooler(kept, layer))
+    if side == "input":
         return module.register_forward_pre_hook(lambda _module, inputs: (keep(inputs[0]), *inputs[1:]))
     return module.register_forward_hook(lambda _module, _inputs, output: keep(output))
+
+
+def _pooler(kept: dict[str, Tensor], layer: str) -> Callable[[nn.Module, object, object], None]:
+    def pool(module: nn.Module, _inputs: object, output: object) -> None:
+        kept[layer] = pooled_units(module, output, layer)  # at once: what comes next may overwrite the output
+
+    return pool
 
 
 def _keeper(kept: dict[str, Tensor], layer: str, with_gradient: bool) -> Callable[[Tensor], Tensor]:

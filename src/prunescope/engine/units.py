@@ -1,0 +1,76 @@
+"""The units of a layer: which layers have some, and one number per image for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from prunescope.core.errors import PrunescopeError, choices
+from prunescope.models.layers import CONVOLUTIONS, NORMS, execution_order, matches, require_matches
+
+#: What a layer with units is: `conv`, `linear`, or `norm` (batch, layer, group).
+Kind = Literal["conv", "linear", "norm"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_TYPES = {"conv": CONVOLUTIONS, "linear": (nn.Linear,), "norm": NORMS}
+
+
+def unit_layers(model: nn.Module, layers: Sequence[str] = (), kinds: Sequence[Kind] = KINDS) -> dict[str, Kind]:
+    """{layer: its kind}, in the order in which the network runs them; auxiliary heads do not run.
+
+    Args:
+        layers: names or patterns (`features.*`); none: all of these kinds.
+
+    >>> unit_layers(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)))
+    {'0': 'conv', '1': 'norm', '3': 'linear'}
+
+    Raises:
+        PrunescopeError: an unknown kind, a pattern that matches nothing, or no such layer.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise choices("kind of layer", kind, KINDS)
+    found = {name: kind for name, kind in _all(model).items() if kind in kinds}
+    if layers:
+        require_matches(layers, found, "layers")
+        found = {name: kind for name, kind in found.items() if any(matches(name, item) for item in layers)}
+    if not found:
+        raise PrunescopeError(f"{type(model).__name__} has no layer of kind {' or '.join(kinds)} that runs")
+    return found
+
+
+def _all(model: nn.Module) -> dict[str, Kind]:
+    modules = dict(model.named_modules())
+    # The parts of torch's attention are read by it and never called.
+    inside = [f"{name}." for name, module in modules.items() if isinstance(module, nn.MultiheadAttention)]
+    order = [name for name in execution_order(model) if not name.startswith(tuple(inside))]
+    return {name: kind for name in order for kind in KINDS if isinstance(modules[name], _TYPES[kind])}
+
+
+def pooled_units(module: nn.Module, output: object, layer: str) -> Tensor:
+    """The mean over all positions of every unit, (B, units) float32, detached: maps, tokens and vectors alike.
+
+    Units are the last axis of linear layers and layer norms, else the second one.
+
+    >>> import torch
+    >>> pooled_units(nn.Linear(2, 3), torch.ones(4, 7, 3), "fc").shape
+    torch.Size([4, 3])
+
+    Raises:
+        PrunescopeError: the output is not a tensor of images x units.
+    """
+    if not isinstance(output, Tensor) or output.ndim < 2:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise PrunescopeError(f"layer {layer!r} gives {got}, not units of images; name a layer inside it")
+    units = output.detach().movedim(_axis(module, output), 1)
+    return units.float().flatten(2).mean(2) if units.ndim > 2 else units.float()
+
+
+def _axis(module: nn.Module, output: Tensor) -> int:
+    if type(module) is nn.LayerNorm or isinstance(module, nn.Linear):
+        return -1
+    # The LayerNorm2d of torchvision and timm turns maps, normalises their channels and turns them back.
+    if isinstance(module, nn.LayerNorm) and output.shape[1] != module.normalized_shape[-1]:
+        return -1
+    return 1
