@@ -149,7 +149,8 @@ def chance_alpha(
         raise PrunescopeError(f"{tasks} tasks of {references} references need {2 * images} images: {len(embedding)}")
     generator = numpy_generator(seed, "mis alpha")
     drawn = np.stack([generator.permutation(len(embedding))[: 2 * images] for _ in range(units)])
-    return alpha_for_spread(margins(draw_tasks(*np.split(drawn, 2, axis=1), tasks, seed=seed), embedding), spread)
+    chance = draw_tasks(drawn[:, :images], drawn[:, images:], tasks, seed=seed)
+    return alpha_for_spread(margins(chance, embedding), spread)
 
 
 def alpha_for_people(margin: Array, people: Array) -> float:
