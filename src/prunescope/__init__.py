@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
     from prunescope.engine.latency import compare_latency as compare_latency
+    from prunescope.engine.mis import mis as mis
     from prunescope.engine.sees.look import Look as Look
     from prunescope.engine.sees.look import what_filters_see as what_filters_see
     from prunescope.engine.train import fit as fit
@@ -82,6 +83,7 @@ _HOMES = {
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
     "Effort": "engine.ablation.answers", "Look": "engine.sees.look", "what_filters_see": "engine.sees.look",
     "receptive_fields": "models.receptive", "car": "probes.car", "cost": "engine.cost",
+    "mis": "engine.mis",
     "Distillation": "engine.distillation", "Teacher": "engine.distillation",
     "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training",
     "Checkpoint": "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.metrics import importances, maps, predictions, rankings, scores, shares
+from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, unit_scores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,6 +83,19 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
     ),
     "image_sets": (
         Distance("overlap", importances.overlap, "images that hang on a layer", "Jaccard index", True, "column"),
+    ),
+    "unit_scores": (
+        Distance(
+            "mean_change", unit_scores.mean_change, "change of a layer's mean score", "score", None, "layer", _SIGNED
+        ),
+        Distance(
+            "wasserstein", importances.wasserstein, "how scores are spread over a layer's units", "score", False,
+            "layer",
+        ),
+        Distance(
+            "paired_change", unit_scores.paired_change, "change of the units that live in both", "score", None,
+            "layer", _SIGNED, unit_by_unit=True,
+        ),
     ),
     "unit_orders": (
         Distance(

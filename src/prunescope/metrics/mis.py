@@ -83,7 +83,7 @@ def margins(tasks: Tasks, embedding: Array) -> Array:
     units, number, references = tasks.shape
     if embedding.ndim != 2 or not np.isfinite(embedding).all():
         raise PrunescopeError(f"an embedding must be finite vectors (images, d), got {embedding.shape}")
-    rows = np.concatenate([tasks.up, tasks.down], axis=2).reshape(units * number, -1)
+    rows = np.concatenate([tasks.up, tasks.down], axis=2).reshape(units * number, 2 * (references + 1))
     if rows.size and not 0 <= rows.min() <= rows.max() < len(embedding):
         raise PrunescopeError(f"tasks name images {rows.min()} to {rows.max()}, and {len(embedding)} are embedded")
     signs = np.repeat([1, -1], references)  # divided by K at the end: whole numbers, as of labels, stay exact

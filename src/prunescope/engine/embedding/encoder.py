@@ -119,5 +119,6 @@ class Encoder(_OwnNetwork):
             epochs=min(self.epochs, self.steps / steps_per_epoch(split, _BATCH)), batch_size=_BATCH,
             optimizer="adamw", lr=2e-3, weight_decay=0.05, decay_norm_bias=False, schedule="onecycle", precision="32",
         )  # fmt: skip
-        fit(network, split, training, seed=derive(self.seed, "encoder"), device=device)
+        with torch.enable_grad():
+            fit(network, split, training, seed=derive(self.seed, "encoder"), device=device)
         return self._look(network, split, batch_size, device)

@@ -1,0 +1,42 @@
+"""Scores of units of two networks, layer by layer: tables (L, U) in, (L,) out; NaN where a layer has no such unit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prunescope.core.errors import PrunescopeError
+from prunescope.core.types import Array
+
+
+def mean_change(a: Array, b: Array) -> Array:
+    """The mean over b's units of a layer minus that over a's (L,), whichever units they are; NaN where one has none.
+
+    >>> mean_change(np.array([[0.5, 0.7, np.nan]]), np.array([[0.9, np.nan, np.nan]])).round(6).tolist()
+    [0.3]
+    """
+    _check(a, b)
+    return layer_means(b) - layer_means(a)
+
+
+def paired_change(a: Array, b: Array) -> Array:
+    """The mean change (L,) over the units that have a score in both; NaN where there is none.
+
+    >>> paired_change(np.array([[0.5, 0.7, np.nan]]), np.array([[0.9, np.nan, 0.1]])).round(6).tolist()
+    [0.4]
+    """
+    _check(a, b)
+    return layer_means(b.astype(np.float64) - a)
+
+
+def layer_means(table: Array) -> Array:
+    """Mean of each layer's units (L,), without those that are NaN."""
+    known = np.isfinite(table)
+    count = known.sum(axis=1)
+    total = np.where(known, table, 0).sum(axis=1, dtype=np.float64)
+    found: Array = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return found
+
+
+def _check(a: Array, b: Array) -> None:
+    if a.shape != b.shape or a.ndim != 2:
+        raise PrunescopeError(f"tables of units must have equal shapes (layers, units), got {a.shape} and {b.shape}")
