@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, unit_scores
+from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, similarity, unit_scores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -69,6 +69,7 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
             "correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "column", _SIGNED
         ),
     ),
+    "features": (Distance("cka", similarity.cka, "how layers arrange images", "CKA", True, "column", _SIGNED),),
     "importances": (
         Distance(
             "wasserstein", importances.wasserstein, "how CAR is spread over a layer's units", "accuracy a unit", False,
