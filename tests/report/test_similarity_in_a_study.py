@@ -20,4 +20,4 @@ def test_a_study_compares_features_with_the_floor(tmp_path: Path) -> None:
     assert set(rows["subset"]) == {"all", "both_right"}
     rows = rows[rows["subset"] == "all"]  # too few images are right in both of the dense networks
     assert np.isfinite(rows[["value", "floor_low", "floor_high"]].to_numpy(dtype=float)).all()
-    assert "features of layers" in render(found)
+    assert "Features of layers" in render(found)
