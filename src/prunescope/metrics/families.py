@@ -76,6 +76,16 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
             "layer", (0.0, 2.0),
         ),
     ),
+    "selectivities": (
+        Distance(
+            "selectivity", importances.wasserstein, "how class selectivity is spread over a layer's units",
+            "selectivity", False, "layer",
+        ),
+        Distance(
+            "selectivity_order", importances.order, "order of a layer's units by class selectivity", "Spearman's rho",
+            True, "layer", _SIGNED, unit_by_unit=True,
+        ),
+    ),
     "importance_shares": (
         Distance("share", importances.share, "difference in a layer's share of all harm", "share", False, "layer"),
     ),
