@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prunescope.core.compat import torchvision_module
 from prunescope.core.errors import PrunescopeError, choices, missing_extra
 from prunescope.core.files import sha256
 from prunescope.core.seeds import torch_generator
@@ -197,6 +198,7 @@ def _resized(images: Tensor, side: int) -> Tensor:
 
 
 def _package(name: str, title: str) -> Any:
+    torchvision_module()  # both import it; where its operators do not load, only this way works
     try:
         return importlib.import_module(name)
     except ImportError:
