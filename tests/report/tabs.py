@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NEEDED = pytest.mark.skipif(CHROME is None, reason="no Chromium or Chrome on the PATH")
+
+
+def opened_in(browser: Any, page: Path, **options: Any) -> tuple[Any, list[str]]:
+    """A tab, and what goes wrong in it: errors, console messages, requests."""
+    made = browser.new_page(**options)
+    wrong: list[str] = []
+    made.on("console", lambda message: wrong.append(message.text))
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    made.goto(page.resolve().as_uri())
+    return made, wrong
 
 
 def overflow(tab: Any) -> int:

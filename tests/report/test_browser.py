@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hostile_nets import LAYER
-from tabs import CONTRAST, NEEDED, overflow
+from tabs import CONTRAST, NEEDED, opened_in, overflow
 
 from prunescope.report.build import build_report
 
@@ -19,12 +19,7 @@ pytestmark = [pytest.mark.browser, NEEDED]
 def opened(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Any, list[str]]]:
     """The page in a tab, and what went wrong so far: errors, console messages, requests."""
     scheme, width = request.param
-    made = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme)
-    wrong: list[str] = []
-    made.on("console", lambda message: wrong.append(message.text))
-    made.on("pageerror", lambda error: wrong.append(str(error)))
-    made.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
-    made.goto(page.resolve().as_uri())
+    made, wrong = opened_in(browser, page, viewport={"width": width, "height": 850}, color_scheme=scheme)
     made.wait_for_selector(".plot svg.main-svg")
     yield made, wrong
     made.close()

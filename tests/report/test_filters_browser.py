@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tabs import CONTRAST, NEEDED, overflow
+from tabs import CONTRAST, NEEDED, opened_in, overflow
 
 from prunescope.report.filters.build import build_filter_page
 
@@ -19,17 +19,6 @@ pytestmark = [pytest.mark.browser, NEEDED]
 @pytest.fixture(scope="module")
 def page(filter_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_filter_page(filter_tables, tmp_path_factory.mktemp("filter-page") / "index.html")
-
-
-def opened_in(browser: Any, page: Path, **options: Any) -> tuple[Any, list[str]]:
-    """A tab, and what goes wrong in it: errors, console messages, requests."""
-    made = browser.new_page(**options)
-    wrong: list[str] = []
-    made.on("console", lambda message: wrong.append(message.text))
-    made.on("pageerror", lambda error: wrong.append(str(error)))
-    made.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
-    made.goto(page.resolve().as_uri())
-    return made, wrong
 
 
 @pytest.fixture(scope="module", params=[("light", 1280), ("dark", 390)], ids=["laptop", "phone"])

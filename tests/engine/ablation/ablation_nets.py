@@ -366,6 +366,19 @@ class Scalars(nn.Module):
         return self.head((self.b(x) * self.c(F.relu6(x + 3.0) / 6.0)).mean((2, 3)))
 
 
+class Frames(nn.Module):
+    """Halves of images side by side on the axis of images: none of `NETS`, for what it does cannot be told by image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head = conv(3, 4), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        x = x.unflatten(2, (2, 4)).transpose(1, 2).reshape(n * 2, 3, 4, 8)
+        return self.head(F.relu(self.one(x)).mean((2, 3)).reshape(n, 8))
+
+
 NETS = (
     Plain, Residual, Dense, Grouped, Flattened, FlatHead, Mixing, Excited, ReadTwice, Tangled, Tokens, LastAxis,
     MeansOfRows, Rows, Volume, Shared, InPlace, Views, Sums, Scalars,

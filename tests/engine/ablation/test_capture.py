@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ablation_nets import SHAPE, InPlace, Plain, conv
+from ablation_nets import SHAPE, Frames, InPlace, Plain, conv
 from test_ablation_replay import assert_close, network, pictures
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
@@ -230,18 +230,6 @@ def test_a_weight_that_is_read_elsewhere_is_not_folded() -> None:
 
 
 def test_a_convolution_of_frames_is_not_followed_and_says_so() -> None:
-    class Frames(nn.Module):
-        """Halves of images side by side on the axis of images."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.head = conv(3, 4), nn.Linear(8, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            n = x.shape[0]
-            x = x.unflatten(2, (2, 4)).transpose(1, 2).reshape(n * 2, 3, 4, 8)
-            return self.head(F.relu(self.one(x)).mean((2, 3)).reshape(n, 8))
-
     model, x = lively(Frames()), pictures()
     stage = Stage(capture(model, SHAPE))
     with torch.no_grad():

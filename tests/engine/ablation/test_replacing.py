@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ablation_nets import NETS, Dense, Plain, Residual, Volume, conv
+from ablation_nets import NETS, Dense, Frames, Plain, Residual, Volume
 from eager_ablation import Read, eager
 from test_ablation_replay import network
 from torch import Tensor, nn
@@ -189,19 +189,6 @@ def test_every_kind_says_something_else() -> None:
     for i, one in enumerate(drops):
         for other in drops[:i]:
             assert float((one - other).abs().max()) > 0.1
-
-
-class Frames(nn.Module):
-    """Halves of images side by side on the axis of images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.head = conv(3, 4), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n = x.shape[0]
-        x = x.unflatten(2, (2, 4)).transpose(1, 2).reshape(n * 2, 3, 4, 8)
-        return self.head(torch.relu(self.one(x)).mean((2, 3)).reshape(n, 8))
 
 
 def test_what_cannot_be_is_refused() -> None:
