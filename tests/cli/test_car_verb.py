@@ -143,9 +143,11 @@ def test_orders_of_removal_are_compared_as_the_function_does(prunescope: Any, we
     found = compare_removals(model, data.val, data.test, [layer], methods=["l1", "car-one-shot"], fine_tune=tune)
     for name, table in (("orders.csv", found.orders()), ("curves.csv", found.curves())):
         pd.testing.assert_frame_equal(pd.read_csv(out / name), table)
-    assert not (out / "enrichment.csv").exists()
-    kinds = {layer: np.arange(32) % 2 == 0}
-    pd.testing.assert_frame_equal(tables(found, kinds)["enrichment.csv"], found.enrichment(kinds))
+    kinds = {layer: pd.read_csv(out / "sees.csv")["colour_selective"].fillna(0).to_numpy(dtype=bool)}
+    pd.testing.assert_frame_equal(pd.read_csv(out / "enrichment.csv"), found.enrichment(kinds))
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "car-one-shot" in page
+    assert set(tables(found)) == {"orders.csv", "curves.csv"}  # nobody looked
 
 
 def test_bad_comparisons_are_refused_before_anything_runs(prunescope: Any, weights: Path) -> None:
