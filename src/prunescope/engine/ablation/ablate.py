@@ -131,7 +131,7 @@ class Ablator:
         if isinstance(self.exact, Hooked):
             return self.exact.bytes_per_image(), 0
         stage, low = self.exact.stage, self.effort.precision == "bf16"
-        each = bytes_per_image(stage) * ((3 if self.effort.screen else 1) + (0.5 if low else 0))
+        each = bytes_per_image(stage) * ((4 if self.effort.screen else 1) + (0.5 if low else 0))
         work = _LIVE * max(TILE, max(plan.largest for plan in stage.plans.values()) * 4)
         return each * (2 if self.effort.removal == "resample" else 1), work
 
