@@ -27,6 +27,7 @@ from prunescope.engine.ablation.worlds import Worlds
 from prunescope.engine.attribute import gradcam
 from prunescope.engine.without import Order
 from prunescope.metrics.maps import pearson, spearman
+from prunescope.metrics.unit_scores import row_means
 from prunescope.models.layers import last_conv
 
 
@@ -58,8 +59,7 @@ class Agreement:
         values = {"spearman": self.spearman, "pearson": self.pearson}
         if of not in values:
             raise choices("agreement", of, values)
-        counts = np.isfinite(values[of]).sum(1)
-        return 1 - np.nansum(values[of], axis=1) / np.where(counts > 0, counts, np.nan)
+        return 1 - row_means(values[of])
 
     @property
     def lost(self) -> Array:

@@ -15,8 +15,10 @@ from prunescope.core.types import Array
 from prunescope.data.split import Split
 from prunescope.engine.ablation.partway import Partway, call_of, chunks, stage_of
 from prunescope.engine.ablation.replay import Stage
+from prunescope.engine.ablation.units import Units, units_of
 from prunescope.engine.vectors import vectors
-from prunescope.engine.without import Order, Units, units_of
+from prunescope.engine.without import Order
+from prunescope.metrics.unit_scores import row_means
 
 #: Below this variance, as a share of the whole network's, a score is constant but for rounding.
 _CONSTANT = 1e-10
@@ -41,8 +43,7 @@ class ConceptAgreement:
 
     def reduction(self) -> Array:
         """1 - mean correlation of each unit (U,), 0 to 2, over the concepts that have one; NaN: none has."""
-        counts = np.isfinite(self.correlation).sum(1)
-        return 1 - np.nansum(self.correlation, axis=1) / np.where(counts > 0, counts, np.nan)
+        return 1 - row_means(self.correlation)
 
     def interval(self, *, level: float = 0.95) -> tuple[Array, Array]:
         """Low and high end (U, K) of each correlation by Fisher's z, as if scores were normal; needs 4 images."""

@@ -19,7 +19,7 @@ from prunescope.engine.extremes import Extremes, ExtremesGatherer
 from prunescope.engine.sweep import sweep
 from prunescope.engine.units import KINDS, Kind, unit_layers
 from prunescope.metrics.mis import Tasks, chance_alpha, draw_tasks, margins, score, task_accuracy
-from prunescope.metrics.unit_scores import layer_means
+from prunescope.metrics.unit_scores import padded, row_means
 
 #: Units whose activation ranges over less than this, or this share of its size, are constant.
 _ABSOLUTE, _RELATIVE = 1e-8, 1e-6
@@ -64,14 +64,11 @@ class UnitScores:
 
     def table(self, values: Array) -> Array:
         """A value of every unit (U,) as (layers, units of the widest), NaN behind the end of the narrower."""
-        counts = list(self.layers.values())
-        found = np.full((len(counts), max(counts)), np.nan)
-        found[np.arange(max(counts)) < np.array(counts)[:, None]] = values
-        return found
+        return padded(np.split(values, np.cumsum(list(self.layers.values()))[:-1]))
 
     def mean(self, values: Array) -> float:
         """The mean over layers of their means over scored units: pruning units gives no layer more weight."""
-        found = layer_means(self.table(values))
+        found = row_means(self.table(values))
         return float(found[np.isfinite(found)].mean()) if np.isfinite(found).any() else float("nan")
 
 

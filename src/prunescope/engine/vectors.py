@@ -19,4 +19,4 @@ def vectors(activation: Tensor, layer: str = "") -> Tensor:
         return activation.mean(1)
     if activation.ndim == 2:
         return activation
-    raise PrunescopeError(f"concepts: layer {layer!r} gives {tuple(activation.shape)}, not a vector or map per image")
+    raise PrunescopeError(f"layer {layer!r} gives {tuple(activation.shape)}, not maps, tokens or a vector per image")

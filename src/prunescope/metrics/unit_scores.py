@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from prunescope.core.errors import PrunescopeError
@@ -15,7 +17,7 @@ def mean_change(a: Array, b: Array) -> Array:
     [0.3]
     """
     _check(a, b)
-    return layer_means(b) - layer_means(a)
+    return row_means(b) - row_means(a)
 
 
 def paired_change(a: Array, b: Array) -> Array:
@@ -25,15 +27,23 @@ def paired_change(a: Array, b: Array) -> Array:
     [0.4]
     """
     _check(a, b)
-    return layer_means(b.astype(np.float64) - a)
+    return row_means(b.astype(np.float64) - a)
 
 
-def layer_means(table: Array) -> Array:
-    """Mean of each layer's units (L,), without those that are NaN."""
+def row_means(table: Array) -> Array:
+    """Mean of each row, such as a layer's units (L,), without what is NaN; NaN of none."""
     known = np.isfinite(table)
     count = known.sum(axis=1)
     total = np.where(known, table, 0).sum(axis=1, dtype=np.float64)
     found: Array = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return found
+
+
+def padded(parts: Sequence[Array]) -> Array:
+    """Rows of different lengths as a table (L, widest), NaN behind the end of the shorter."""
+    found = np.full((len(parts), max(map(len, parts))), np.nan)
+    for row, values in zip(found, parts, strict=True):
+        row[: len(values)] = values
     return found
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from prunescope.core.configure import canonical
 from prunescope.core.errors import PrunescopeError
-from prunescope.core.types import Array, Record
+from prunescope.core.types import Record
 from prunescope.data.split import NAMES
 from prunescope.engine.embedding.base import Embedding, embed, embedding_of
 from prunescope.engine.embedding.encoder import Encoder
@@ -19,6 +18,7 @@ from prunescope.engine.extremes import ExtremesGatherer
 from prunescope.engine.mis import UnitScores, tasks_of, unit_scores
 from prunescope.engine.sweep import Gatherer, Needs, Pass
 from prunescope.engine.units import KINDS, Kind, unit_layers
+from prunescope.metrics.importances import order
 from prunescope.metrics.mis import SPREAD
 from prunescope.probes.base import Probe, Subject, probes
 
@@ -118,7 +118,10 @@ class _MisGatherer:
             "logit_sd": float((first.alpha * first.margin[scored]).std()) if scored.any() else float("nan"),
         }  # fmt: skip
         if second is not None:
-            metrics |= {"mis_second": second.mean(second.mis), "agreement": _spearman(first.mis, second.mis)}
+            metrics |= {
+                "mis_second": second.mean(second.mis),
+                "agreement": float(order(first.mis[None], second.mis[None])[0]),
+            }
         return metrics
 
     def _info(self, found: UnitScores) -> dict[str, Any]:
@@ -129,11 +132,3 @@ class _MisGatherer:
             "share_a_side": number * (found.references + 1) / found.images,
             "similarity": canonical(options.similarity), "second": canonical(options.second),
         }  # fmt: skip
-
-
-def _spearman(a: Array, b: Array) -> float:
-    """NaN for fewer than three units, or where all are equal."""
-    known = np.isfinite(a) & np.isfinite(b)
-    if known.sum() < 3 or np.ptp(a[known]) == 0 or np.ptp(b[known]) == 0:
-        return float("nan")
-    return float(spearmanr(a[known], b[known]).statistic)

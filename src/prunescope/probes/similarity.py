@@ -15,6 +15,7 @@ from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
 from prunescope.data.subsets import stratified
 from prunescope.engine.sweep import Needs, Pass, find_module, sweep
+from prunescope.engine.vectors import vectors
 from prunescope.metrics.similarity import cka
 from prunescope.metrics.statistics import resamples
 from prunescope.models.stages import last_of_stages
@@ -131,8 +132,8 @@ class _Gatherer:
     def update(self, batch: Pass) -> None:
         here = torch.isin(batch.index, self.rows)
         for name in self.layers:
-            activation = batch.activations[name]
-            self.kept.setdefault(name, []).append(pooled(activation[here.to(activation.device)], name).cpu())
+            activation = batch.activations[name].detach()
+            self.kept.setdefault(name, []).append(vectors(activation[here.to(activation.device)].float(), name).cpu())
 
     def finish(self) -> Record:
         found = {name: torch.cat(self.kept[name]) for name in self.layers}
@@ -146,15 +147,6 @@ class _Gatherer:
         arrays: dict[str, Array] = {"image.features": features, "layer.scale": scales}
         silent = float(np.mean(np.ptp(features, axis=0).max(axis=1) == 0))
         return Record("similarity", {"silent": silent}, arrays, self.split.ids[self.rows.numpy()], {"layers": widths})
-
-
-def pooled(activation: Tensor, layer: str) -> Tensor:
-    """One vector per image, float32 (B, C): maps (B, C, h, w) averaged over positions, tokens (B, T, C) over tokens."""
-    if activation.ndim not in (2, 3, 4):
-        got = tuple(activation.shape)
-        raise PrunescopeError(f"similarity: layer {layer!r} gives {got}, not maps, tokens or a vector per image")
-    values = activation.detach().float()
-    return values if values.ndim == 2 else values.mean((2, 3) if values.ndim == 4 else 1)
 
 
 def _scale(values: Tensor, layer: str) -> float:

@@ -10,6 +10,7 @@ from torch import nn
 
 from prunescope.core.types import Array
 from prunescope.metrics.ablation import Reductions
+from prunescope.metrics.unit_scores import padded
 from prunescope.models.layers import CONVOLUTIONS
 
 #: Drops that lie no further apart are equal: computed in other batches, they differ in their last digits.
@@ -54,8 +55,8 @@ def layer_arrays(found: Reductions, layers: Mapping[str, Array], dead: Array, fl
         harm = np.array([losses[part].sum() for part in rows]) / losses.sum()
         classes = np.stack([net[part].sum(axis=0) for part in rows]) / found.counts
     return {
-        "layer.car": _padded([np.where(dead, np.nan, found.car)[part] for part in rows]),
-        "layer.place": _padded(places), "layer.harm": harm, "layer.classes": classes,
+        "layer.car": padded([np.where(dead, np.nan, found.car)[part] for part in rows]),
+        "layer.place": padded(places), "layer.harm": harm, "layer.classes": classes,
         "image.flipped": np.stack([flipped[part].any(axis=0) for part in rows], axis=1),
     }  # fmt: skip
 
@@ -71,12 +72,4 @@ def _levels(net: Array, drop: Array) -> Array:
     apart = (np.diff(net[first]) != 0) | (np.diff(drop[first]) > _ROUNDING)
     found = np.empty(len(net))
     found[first] = np.cumsum(np.r_[0, apart][: len(net)])
-    return found
-
-
-def _padded(parts: list[Array]) -> Array:
-    """(L, widest), NaN behind the end of the shorter."""
-    found = np.full((len(parts), max(map(len, parts))), np.nan)
-    for row, values in zip(found, parts, strict=True):
-        row[: len(values)] = values
     return found

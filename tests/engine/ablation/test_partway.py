@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ablation_nets import NETS, SHAPE
+from ablation_nets import NETS, SHAPE, Volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
@@ -17,7 +17,7 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation import partway as module
 from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import Chunk
-from prunescope.engine.ablation.partway import Partway, call_of, chunks
+from prunescope.engine.ablation.partway import Partway, call_of, chunks, stage_of
 from prunescope.engine.ablation.plan import Plan
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.scene import Unfollowed
@@ -136,3 +136,7 @@ def test_units_come_in_tiles_and_images_in_chunks_that_fit(monkeypatch: pytest.M
         assert [len(index) for index, _ in chunks(stage, split, "cpu")] == [3, 3, 1]
         monkeypatch.setattr(module, "MEMORY", 1)
         assert [len(index) for index, _ in chunks(stage, split, "cpu")] == [1] * 7
+
+
+def test_networks_of_volumes_are_staged() -> None:
+    assert "one" in stage_of(lively(Volume()), SHAPE, "cpu").channels

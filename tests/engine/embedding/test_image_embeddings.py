@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from prunescope.data.split import Split
 from prunescope.engine.embedding.base import Embedding, embed, embedding_of, embeddings
 from prunescope.engine.embedding.encoder import Encoder, RandomNetwork
 from prunescope.engine.embedding.plain import Colour, Label
-from prunescope.engine.embedding.trained import Backbone, DreamSim, Lpips, feature_maps
+from prunescope.engine.embedding.trained import Backbone, DreamSim, Lpips, _Features, feature_maps
 from prunescope.models.zoo import build_model
 from prunescope.testing.samples import tiny_data
 
@@ -242,3 +242,11 @@ def test_lpips_is_a_squared_distance_between_vectors(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(projected, expected.numpy(), rtol=0.12)  # sqrt(2 / 4096) = 0.022 each
     with pytest.raises(PrunescopeError, match="unknown network 'alexnet'"):
         Lpips(network="alexnet")
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((4, 5, 3, 2), (2, 3)), ((4, 7, 5), (1,))], ids=["maps", "tokens"])
+def test_features_are_averaged_over_positions(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    gatherer = _Features("layer")
+    gatherer.update(SimpleNamespace(activations={"layer": value}))  # type: ignore[arg-type]
+    assert torch.equal(gatherer.found[0], value.mean(axes))

@@ -82,7 +82,7 @@ class Ablator:
     @property
     def channels(self) -> Mapping[str, int]:
         """{layer: how many units}, of all layers that have readers within the network."""
-        return self.exact.channels if isinstance(self.exact, Hooked) else self.exact.stage.channels
+        return self.exact.channels
 
     def look_at(self, index: Tensor, images: Tensor) -> Chunk:
         """Go on to these images (n, C, H, W), which lie there in the split (n,)."""

@@ -23,14 +23,6 @@ ROUNDING = 1e-4
 SAMPLE, SAFETY = 256, 2.0
 
 
-@torch.inference_mode(False)
-def channels_last(network: nn.Module) -> None:
-    """Lay out the weights of images so; those of volumes stay as they are."""
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
 def gap(logits: Tensor) -> Tensor:
     """Distance (n,) between the two largest logits."""
     best = logits.topk(2, dim=1).values
@@ -58,11 +50,14 @@ class Exact:
         folded = any("constant" in node.meta for node in traced.graph.nodes)
         self.stage = Stage(traced)
         self.plain = Stage(capture(model, shape, fold=False)) if folded else self.stage
-        for stage in (self.stage, self.plain):
-            channels_last(stage.traced)
         self.redone = 0
         self.slow: set[str] = set()
         self.chunk: Chunk | None = None
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """{layer: how many units}."""
+        return self.stage.channels
 
     def begin(self, gone: Mapping[str, Tensor]) -> None:
         """Start counting anew, without these channels."""
@@ -159,7 +154,6 @@ class LowPrecision:
 
     def __init__(self, exact: Exact, model: nn.Module, shape: tuple[int, ...]) -> None:
         traced = capture(model, shape).to(torch.bfloat16)
-        channels_last(traced)
         widen_tail(traced)
         self.exact, self.stage = exact, Stage(traced)
         self.screened = self.surprises = 0

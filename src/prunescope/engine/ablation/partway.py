@@ -85,9 +85,7 @@ def stage_of(model: nn.Module, shape: tuple[int, ...], device: torch.device | st
         Untraceable: torch.fx cannot follow the network.
     """
     with untouched(model.to(device)):
-        stage = Stage(capture(model, shape, fold=False))
-    stage.traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return stage
+        return Stage(capture(model, shape, fold=False))
 
 
 def chunks(stage: Stage, split: Split, device: torch.device | str) -> Iterator[tuple[Tensor, Chunk]]:

@@ -23,6 +23,7 @@ from prunescope.data.split import Split
 from prunescope.engine.embedding.base import Embedding, embeddings, pixels
 from prunescope.engine.sweep import Needs, Pass, sweep
 from prunescope.engine.untouched import fixed_rng
+from prunescope.engine.vectors import vectors
 from prunescope.models.layers import penultimate
 from prunescope.models.zoo import build_model
 
@@ -68,8 +69,7 @@ class _Features:
         return Needs(layers=(self.layer,), splits=("images",))
 
     def update(self, batch: Pass) -> None:
-        value = batch.activations[self.layer].float()
-        self.found.append((value if value.ndim == 2 else value.flatten(2).mean(2)).cpu())
+        self.found.append(vectors(batch.activations[self.layer].float(), self.layer).cpu())
 
     def finish(self) -> Record:
         return Record("features")
