@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from prunescope.probes.base import probe as probe
     from prunescope.probes.car import car as car
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
+    from prunescope.probes.selectivity import selectivity as selectivity
     from prunescope.probes.similarity import similarity as similarity
     from prunescope.pruning.compare import compare_removals as compare_removals
     from prunescope.pruning.compare import fine_tuning as fine_tuning
@@ -92,7 +93,8 @@ _HOMES = {
     "entropy_bound": "models.packed", "load_packed": "models.packed", "save_packed": "models.packed",
     "shrink": "models.shrink", "load_weights": "models.weights", "read_weights": "models.weights",
     "build_model": "models.zoo", "measure": "probes.base", "Probe": "probes.base", "probe": "probes.base",
-    "gradcam_maps": "probes.gradcam", "similarity": "probes.similarity", "granularity": "pruning.granularity",
+    "gradcam_maps": "probes.gradcam", "selectivity": "probes.selectivity",
+    "similarity": "probes.similarity", "granularity": "pruning.granularity",
     "rounds": "pruning.loop",
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Sensitivity": "pruning.scope", "Table": "pruning.scope",

@@ -14,8 +14,11 @@ from torch.utils.hooks import RemovableHandle
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.types import Record
 from prunescope.data.split import Split
-from prunescope.engine.units import pooled_units
+from prunescope.engine.units import Pool, pooled_units
 from prunescope.engine.untouched import untouched
+
+#: {side of a layer: how positions become one number}.
+_POOLS: dict[str, Pool] = {"pooled": "mean", "mean": "mean", "max": "max", "centre": "centre"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Needs:
 
     Attributes:
         layers: modules (names as in `model.named_modules()`) whose outputs are kept; `NAME:input` keeps what goes in,
-            `NAME:pooled` only the mean over positions of every unit, (B, units): many layers fit into memory.
+            `NAME:mean`, `NAME:max` and `NAME:centre` only one number per image and unit (`engine.units.pooled_units`),
+            (B, units): many layers fit into memory. `NAME:pooled` is `NAME:mean`.
         gradients: the subset of `layers` towards which `Pass.grads` will be asked.
         splits: names of the splits to walk, in the order given: `train`, `val`, `test`, `concepts`.
     """
@@ -180,20 +184,20 @@ def _require_all(layers: Iterable[str], kept: Mapping[str, Tensor]) -> None:
 def _watch(model: nn.Module, layer: str, kept: dict[str, Tensor], with_gradient: bool) -> RemovableHandle:
     name, _, side = layer.partition(":")
     module, keep = find_module(model, name), _keeper(kept, layer, with_gradient)
-    if side not in ("", "input", "pooled"):
-        raise choices("side of a layer", side, ["input", "pooled"], layer)
-    if side == "pooled":
+    if side not in ("", "input", *_POOLS):
+        raise choices("side of a layer", side, ["input", *_POOLS], layer)
+    if side in _POOLS:
         if with_gradient:
             raise PrunescopeError(f"there are no gradients towards {layer!r}: name the layer itself")
-        return module.register_forward_hook(_pooler(kept, layer))
+        return module.register_forward_hook(_pooler(kept, layer, _POOLS[side]))
     if side == "input":
         return module.register_forward_pre_hook(lambda _module, inputs: (keep(inputs[0]), *inputs[1:]))
     return module.register_forward_hook(lambda _module, _inputs, output: keep(output))
 
 
-def _pooler(kept: dict[str, Tensor], layer: str) -> Callable[[nn.Module, object, object], None]:
+def _pooler(kept: dict[str, Tensor], layer: str, how: Pool) -> Callable[[nn.Module, object, object], None]:
     def pool(module: nn.Module, _inputs: object, output: object) -> None:
-        kept[layer] = pooled_units(module, output, layer)  # at once: what comes next may overwrite the output
+        kept[layer] = pooled_units(module, output, layer, how)  # at once: what comes next may overwrite the output
 
     return pool
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError, choices
@@ -13,6 +14,8 @@ from prunescope.models.layers import CONVOLUTIONS, NORMS, execution_order, match
 #: What a layer with units is: `conv`, `linear`, or `norm` (batch, layer, group).
 Kind = Literal["conv", "linear", "norm"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+#: How the positions of a unit become one number per image: their mean, the largest, or the one in the middle.
+Pool = Literal["mean", "max", "centre"]
 _TYPES = {"conv": CONVOLUTIONS, "linear": (nn.Linear,), "norm": NORMS}
 
 
@@ -48,12 +51,12 @@ def _all(model: nn.Module) -> dict[str, Kind]:
     return {name: kind for name in order for kind in KINDS if isinstance(modules[name], _TYPES[kind])}
 
 
-def pooled_units(module: nn.Module, output: object, layer: str) -> Tensor:
-    """The mean over all positions of every unit, (B, units) float32, detached: maps, tokens and vectors alike.
+def pooled_units(module: nn.Module, output: object, layer: str, pool: Pool = "mean") -> Tensor:
+    """One number per image and unit, (B, units) float32, detached, a copy: of maps, tokens and vectors alike.
 
-    Units are the last axis of linear layers and layer norms, else the second one.
+    Units are the last axis of linear layers and layer norms, else the second one. "centre" is at place size // 2 of
+    every other axis.
 
-    >>> import torch
     >>> pooled_units(nn.Linear(2, 3), torch.ones(4, 7, 3), "fc").shape
     torch.Size([4, 3])
 
@@ -64,7 +67,12 @@ def pooled_units(module: nn.Module, output: object, layer: str) -> Tensor:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PrunescopeError(f"layer {layer!r} gives {got}, not units of images; name a layer inside it")
     units = output.detach().movedim(_axis(module, output), 1)
-    return units.float().flatten(2).mean(2) if units.ndim > 2 else units.float()
+    if units.ndim == 2 or pool == "centre":
+        middle = [size // 2 for size in units.shape[2:]]
+        # What comes next in the network may overwrite the output.
+        return units[(..., *middle)].to(torch.float32, copy=True)
+    flat = units.float().flatten(2)
+    return flat.mean(2) if pool == "mean" else flat.amax(2)
 
 
 def _axis(module: nn.Module, output: Tensor) -> int:

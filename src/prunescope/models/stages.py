@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
+from prunescope.models.axes import last_learned, units_last
 from prunescope.models.layers import CONVOLUTIONS, evaluating, is_auxiliary, penultimate
 
 
@@ -18,7 +19,7 @@ def last_of_stages(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
     them the outermost count (the residual block rather than its convolutions), and of these the last. Maps of a size
     that no convolution gives, or at which no outermost module has parameters (behind global pooling), are no stage, nor
     is what holds the head. A module that runs several times (a shared ReLU) is passed over. In a ResNet: the stem's
-    `relu`, `layer1` ... `layer4`. Where maps are (B, h, w, C), as within Swin transformers, name layers instead.
+    `relu`, `layer1` ... `layer4`. Maps may be (B, h, w, C), as within Swin transformers.
 
     >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> last_of_stages(model, (1, 8, 8))
@@ -35,9 +36,8 @@ def last_of_stages(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
             name for name, own in sizes.items() if own == size and name != head and not head.startswith(f"{name}.")
         ]
         outer = [name for name in names if name.count(".") == min(n.count(".") for n in names)]
-        tokens = len(size) == 1
-        learned = any(next(modules[name].parameters(), None) is not None for name in outer)
-        if learned and (tokens or any(isinstance(modules[name], CONVOLUTIONS) for name in names)):
+        written = len(size) == 1 or any(isinstance(modules[name], (*CONVOLUTIONS, nn.Linear)) for name in names)
+        if written and any(next(modules[name].parameters(), None) is not None for name in outer):
             found.append(outer[-1])
     if not found:
         raise PrunescopeError(f"{type(model).__name__} has no stages of maps or tokens; name layers instead")
@@ -47,8 +47,11 @@ def last_of_stages(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
 def _sizes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """{module: size of its maps (h, w), or number of its tokens}, in the order of finishing; those that run once."""
     seen: list[tuple[str, tuple[int, ...]]] = []
+    learned = last_learned(model, [name for name, _ in model.named_modules() if name])
     handles = [
-        module.register_forward_hook(lambda _m, _inputs, output, name=name: seen.append((name, _size(output))))
+        module.register_forward_hook(
+            lambda _m, _inputs, output, name=name: seen.append((name, _size(output, learned[name], name)))
+        )
         for name, module in model.named_modules()
         if name and not is_auxiliary(name)
     ]
@@ -68,8 +71,13 @@ def _sizes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...
     return {name: size for name, size in seen if runs[name] == 1 and size}
 
 
-def _size(output: object) -> tuple[int, ...]:
-    """Empty for what is neither maps nor tokens."""
+def _size(output: object, learned: nn.Module | None, name: str) -> tuple[int, ...]:
+    """Empty for what is neither maps nor tokens, and for maps of which it is not known where their units are."""
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         return ()
-    return tuple(output.shape[2:]) if output.ndim == 4 else (output.shape[1],)
+    if output.ndim == 3:
+        return (output.shape[1],)
+    try:
+        return tuple(output.shape[1:3] if units_last(learned, output.shape, name) else output.shape[2:])
+    except PrunescopeError:
+        return ()

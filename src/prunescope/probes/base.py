@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +33,8 @@ class Subject:
             that is its own reference.
         seed: for the probe's own randomness (pass it to `core.seeds`).
         device: where the model is.
+        dense: what this probe itself recorded of the study's first dense network, for probes that ask for it; None for
+            that network, and outside of studies.
     """
 
     model: nn.Module
@@ -40,6 +42,7 @@ class Subject:
     reference: Record | None = None
     seed: int = 0
     device: torch.device | str = "cpu"
+    dense: Record | None = None
 
 
 class Probe(ABC):
@@ -49,6 +52,8 @@ class Probe(ABC):
         distances: {array name in the record: family of distances in `prunescope.metrics`}, applied by drift.
         needs_concepts: only offered on data with concept labels.
         needs_reference: the record depends on the dense network's predictions (`Subject.reference`).
+        needs_dense: the record depends on what this probe recorded of the study's first dense network
+            (`Subject.dense`), such as a scale that is fitted there and then frozen.
         summary: one line for `prunescope list probes`.
     """
 
@@ -56,6 +61,7 @@ class Probe(ABC):
     distances: ClassVar[Mapping[str, str]] = {}
     needs_concepts: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    needs_dense: ClassVar[bool] = False
     summary: ClassVar[str] = ""
 
     @abstractmethod
@@ -66,7 +72,8 @@ class Probe(ABC):
         """The record of this probe alone. A probe that cannot stream overrides this and `streams`."""
         return measure(
             subject.model, {self.name: self}, subject.data,
-            reference=subject.reference, seed=subject.seed, batch_size=batch_size, device=subject.device,
+            reference=subject.reference, dense={} if subject.dense is None else {self.name: subject.dense},
+            seed=subject.seed, batch_size=batch_size, device=subject.device,
         )[self.name]  # fmt: skip
 
     @property
@@ -86,6 +93,7 @@ def measure(
     data: Dataset,
     *,
     reference: Record | None = None,
+    dense: Mapping[str, Record] | None = None,
     seed: int = 0,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
@@ -96,12 +104,14 @@ def measure(
     Args:
         wanted: {key: probe}; the records come back under the same keys.
         reference: the dense network's `performance` record, for probes that ask about its predictions.
+        dense: {key: what the probe recorded of the dense network}, for probes whose scale is fitted there.
 
     Returns:
         {key: Record}. The model's weights, buffers, mode, hooks and the global RNG are as before.
     """
     model.to(device)
-    subject = Subject(model, data, reference, seed, device)
+    subject = Subject(model, data, reference, seed=seed, device=device)
+    subjects = {key: replace(subject, dense=(dense or {}).get(key)) for key in wanted}
     for key, item in wanted.items():
         if item.needs_concepts and data.concept_bank is None and data.train.concepts is None:
             raise PrunescopeError(
@@ -110,9 +120,9 @@ def measure(
             )
     with untouched(model):
         alone = {
-            key: probe.measure(subject, batch_size=batch_size) for key, probe in wanted.items() if not probe.streams
+            key: item.measure(subjects[key], batch_size=batch_size) for key, item in wanted.items() if not item.streams
         }
-        gatherers = {key: item.start(subject) for key, item in wanted.items() if item.streams}
+        gatherers = {key: item.start(subjects[key]) for key, item in wanted.items() if item.streams}
         found = sweep(
             model, _splits(data), list(gatherers.values()), batch_size=batch_size, device=device, on_batch=on_batch
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
-from prunescope.engine.sweep import Needs, Pass
+from prunescope.engine.sweep import Needs, Pass, sweep
 from prunescope.metrics.selectivity import class_selectivity, class_selectivity_of_means
+from prunescope.metrics.unit_scores import padded
 from prunescope.models.layers import CONVOLUTIONS, execution_order, is_auxiliary, matches, require_matches
 from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.unit_layers import dead_units
@@ -65,6 +66,56 @@ class Selectivity(Probe):
 
     def start(self, subject: Subject) -> _Gatherer:
         return _Gatherer(self, subject.model, subject.data.test, _places(subject.model, self.layers))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSelectivity:
+    """Class selectivity of every unit of some convolutions.
+
+    Attributes:
+        layers: {layer: how many units}, in the order of the rows.
+        from_means: (U,), 0 to 1, by class means (Morcos et al. 2018).
+        from_best: (U,), 0 to 1, by the best images (Rafegas et al. 2020).
+        means: (U, C), mean activation on the images of each class; NaN for classes without images.
+        dead: bool (U,), units that are pruned away.
+
+    Both selectivities are NaN for dead units and for those that no image excites.
+    """
+
+    layers: Mapping[str, int]
+    from_means: Array
+    from_best: Array
+    means: Array
+    dead: Array
+
+
+def selectivity(
+    model: nn.Module,
+    split: Split,
+    *,
+    layers: Sequence[str] = (),
+    best: int = 100,
+    cover: float = 0.5,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] | None = None,
+) -> ClassSelectivity:
+    """How selective every unit is for classes, by both definitions, in one pass over labelled images.
+
+    Args:
+        layers, best, cover: as in the probe.
+
+    Raises:
+        PrunescopeError: no images, no such layer, a network without convolutions, activations that are not finite.
+    """
+    if not len(split):
+        raise PrunescopeError("selectivity: the split has no images")
+    gatherer = _Gatherer(Selectivity(tuple(layers), best, cover), model, split, _places(model, layers))
+    (record,) = sweep(
+        model, {"test": split}, [gatherer], batch_size=batch_size, device=device, on_batch=on_batch
+    )  # fmt: skip
+    found = (record.arrays[f"unit.{name}"] for name in ("selectivity", "best_selectivity", "means", "dead"))
+    return ClassSelectivity(record.info["layers"], *found)
 
 
 def _places(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
@@ -136,10 +187,7 @@ class _Gatherer:
 
 def _table(values: Array, widths: Mapping[str, int]) -> Array:
     """(L, widest), NaN behind the end of the shorter."""
-    found, start = np.full((len(widths), max(widths.values())), np.nan), 0
-    for row, width in zip(found, widths.values(), strict=True):
-        row[:width], start = values[start : start + width], start + width
-    return found
+    return padded(np.split(values, np.cumsum(list(widths.values()))[:-1]))
 
 
 def _mean(values: Array) -> float:

@@ -18,6 +18,7 @@ from prunescope.engine.sweep import Needs, Pass, find_module, sweep
 from prunescope.engine.vectors import vectors
 from prunescope.metrics.similarity import cka
 from prunescope.metrics.statistics import resamples
+from prunescope.models.axes import last_learned, units_last
 from prunescope.models.stages import last_of_stages
 from prunescope.probes.base import Probe, Subject, probes
 
@@ -42,7 +43,7 @@ class Similarity(Probe):
     `info["layers"]` tells names and widths.
 
     Attributes:
-        layers: modules with outputs (B, C, h, w), (B, T, C) or (B, C); none: the last of every stage
+        layers: modules with outputs (B, C, h, w), (B, h, w, C), (B, T, C) or (B, C); none: the last of every stage
             (`models.stages`).
         images: at most so many test images, drawn with every class in its share; 0 for all. The time that drift takes
             grows with the square.
@@ -60,7 +61,7 @@ class Similarity(Probe):
 
     def start(self, subject: Subject) -> _Gatherer:
         split = subject.data.test
-        return _Gatherer(_layers(subject.model, self.layers, split), split, _rows(split, self.images))
+        return _gatherer(subject.model, self.layers, split, _rows(split, self.images))
 
 
 def similarity(
@@ -91,8 +92,7 @@ def similarity(
     names = tuple(layers) or tuple(last_of_stages(first, split.shape))
     rows = _rows(split, images)
     records = [
-        sweep(model, {"test": split}, [_Gatherer(_layers(model, names, split), split, rows)], batch_size=batch_size,
-              device=device)[0]
+        sweep(model, {"test": split}, [_gatherer(model, names, split, rows)], batch_size=batch_size, device=device)[0]
         for model in (first, second)
     ]  # fmt: skip
     a, b = (record.arrays["image.features"] for record in records)
@@ -105,10 +105,11 @@ def similarity(
     return found
 
 
-def _layers(model: nn.Module, layers: Sequence[str], split: Split) -> tuple[str, ...]:
+def _gatherer(model: nn.Module, layers: Sequence[str], split: Split, rows: Tensor) -> _Gatherer:
     for name in layers:
         find_module(model, name.partition(":")[0])
-    return tuple(dict.fromkeys(layers)) or tuple(last_of_stages(model, split.shape))
+    names = tuple(dict.fromkeys(layers)) or tuple(last_of_stages(model, split.shape))
+    return _Gatherer(last_learned(model, list(names)), split, rows)
 
 
 def _rows(split: Split, count: int) -> Tensor:
@@ -120,20 +121,22 @@ def _rows(split: Split, count: int) -> Tensor:
 
 @dataclass(eq=False)
 class _Gatherer:
-    layers: tuple[str, ...]
+    layers: Mapping[str, nn.Module | None]  #: each with what tells where its units are
     split: Split
     rows: Tensor
     kept: dict[str, list[Tensor]] = field(default_factory=dict)
 
     @property
     def needs(self) -> Needs:
-        return Needs(layers=self.layers)
+        return Needs(layers=tuple(self.layers))
 
     def update(self, batch: Pass) -> None:
         here = torch.isin(batch.index, self.rows)
-        for name in self.layers:
+        for name, learned in self.layers.items():
             activation = batch.activations[name].detach()
-            self.kept.setdefault(name, []).append(vectors(activation[here.to(activation.device)].float(), name).cpu())
+            last = activation.ndim == 4 and units_last(learned, activation.shape, name)
+            chosen = activation[here.to(activation.device)].float()
+            self.kept.setdefault(name, []).append(vectors(chosen, name, units_last=last).cpu())
 
     def finish(self) -> Record:
         found = {name: torch.cat(self.kept[name]) for name in self.layers}

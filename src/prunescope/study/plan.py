@@ -215,9 +215,19 @@ class _Builder:
             parents = {"checkpoint": checkpoint, "data": self.data}
             if probe.needs_reference:
                 parents["reference"] = self.performance(reference)
+            if probe.needs_dense and (first := self.dense(self.study.seeds.dense[0])) is not checkpoint:
+                parents["dense"] = self.measured(key, first)
             label = f"{key} of {checkpoint.label}"
             found[key] = self.plan.add(Cell("probe", {"probe": canonical(probe)}, parents, label)).folder
         return found
+
+    def measured(self, key: str, first: Cell) -> Cell:
+        """What a probe records of the study's first dense network."""
+        parents = {"checkpoint": first, "data": self.data}
+        if self.study.probes[key].needs_reference:
+            parents["reference"] = self.performance(first)
+        params = {"probe": canonical(self.study.probes[key])}
+        return self.plan.add(Cell("probe", params, parents, f"{key} of {first.label}"))
 
     def performance(self, checkpoint: Cell) -> Cell:
         """The record that tells a network's predictions."""

@@ -180,6 +180,7 @@ class Workshop:
         data = self.data(first.parents["data"])
         model = self._checkpoint(first.parents["checkpoint"]).into(self._model(data, 0))
         reference = next((self.record(c.parents["reference"]) for c in cells if "reference" in c.parents), None)
+        dense = {c.folder: self.record(c.parents["dense"]) for c in cells if "dense" in c.parents}
         wanted = {cell.folder: named(probes, cell.params["probe"], "probe") for cell in cells}
         fitting = any(probe.needs_concepts for probe in wanted.values())  # on training and validation images
         seen, total = 0, len(data.test) + (len(data.train) + len(data.val) if fitting else 0)
@@ -192,7 +193,7 @@ class Workshop:
         started = time.perf_counter()
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         records = measure(
-            model, wanted, data, reference=reference,
+            model, wanted, data, reference=reference, dense=dense,
             batch_size=self.study.execution.batch_size, device=self.device, on_batch=on_batch,
         )  # fmt: skip
         seconds = time.perf_counter() - started
