@@ -16,7 +16,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def test_the_pages_that_promise_examples_have_them() -> None:
-    promised = ("architecture.md", "recipes.md", "write-a-criterion.md", "write-a-probe.md")
+    promised = ("architecture.md", "readable-units.md", "recipes.md", "write-a-criterion.md", "write-a-probe.md")
     for name in ("README.md", *(f"docs/{page}" for page in promised)):
         assert BLOCK.search((ROOT / name).read_text()), name
 

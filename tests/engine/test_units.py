@@ -43,6 +43,39 @@ def test_units_are_averaged_over_every_other_axis(module: nn.Module, shape: tupl
     assert found.shape == (2, output.shape[axis])
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5, 7), (3, 4, 6), (3, 4), (3, 4, 5, 2, 3)])
+def test_other_ways_to_make_one_number_of_positions(shape: tuple[int, ...]) -> None:
+    output = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    largest, middle = (pooled_units(nn.ReLU(), output, "it", pool) for pool in ("max", "centre"))
+    places = [size // 2 for size in shape[2:]]
+    for image in range(shape[0]):
+        for unit in range(shape[1]):
+            assert largest[image, unit] == output[image, unit].max()
+            assert middle[image, unit] == output[image, unit][tuple(places)]
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "centre"])
+def test_what_is_kept_is_not_overwritten_by_what_follows(pool: str) -> None:
+    """A linear layer's vector, and a map's centre, share memory with the output that an in-place ReLU overwrites."""
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(True), nn.Flatten(), nn.Linear(216, 9), nn.ReLU(True))
+    model.append(nn.Linear(9, 3))
+    seen: list[Tensor] = []
+
+    class Keeps:
+        needs = Needs(layers=(f"0:{pool}", f"3:{pool}"), splits=("val",))
+
+        def update(self, batch: Pass) -> None:
+            seen.extend(batch.activations[name] for name in self.needs.layers)
+
+        def finish(self) -> None: ...
+
+    sweep(model, {"val": tiny_data().val}, [Keeps()])  # type: ignore[list-item]
+    assert (seen[1] < 0).any()
+    if pool != "max":
+        assert (seen[0] < 0).any()
+
+
 def test_layers_that_run_by_kind_and_name() -> None:
     found = unit_layers(tiny_network())
     assert found == {"conv1": "conv", "norm": "norm", "conv2": "conv", "head": "linear"}

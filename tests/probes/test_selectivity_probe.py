@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import prunescope as ps
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.metrics.selectivity import class_selectivity
@@ -79,6 +80,17 @@ def test_planted_units_have_the_selectivity_that_was_planted() -> None:
     assert alike == pytest.approx(30 / 31)  # two classes of three hold half of all images
     assert np.isnan([none, dead]).all()
     assert (record.metrics["dead"], record.metrics["silent"]) == (0.25, pytest.approx(1 / 3))
+
+
+def test_the_library_s_door_gives_what_the_probe_records() -> None:
+    record, found = measured(tiny_network(), best=9), ps.selectivity(tiny_network(), DATA.test, best=9, batch_size=5)
+    assert found.layers == record.info["layers"]
+    for name, array in (("selectivity", found.from_means), ("best_selectivity", found.from_best), ("dead", found.dead),
+                        ("means", found.means)):  # fmt: skip
+        np.testing.assert_allclose(array, record.arrays[f"unit.{name}"], rtol=1e-5, atol=1e-7)
+    assert list(ps.selectivity(tiny_network(), DATA.test, layers=["conv2"]).layers) == ["conv2"]
+    with pytest.raises(PrunescopeError, match="no images"):
+        ps.selectivity(tiny_network(), DATA.test.subset([]))
 
 
 def test_drift_goes_by_distribution_and_unit_by_unit_only_from_the_same_start() -> None:

@@ -87,6 +87,34 @@ def test_the_networks_may_have_other_widths_but_not_other_layers() -> None:
         ps.similarity(second, first, data.test, layers=["relu2.0"])
 
 
+class UnitsLast(nn.Module):
+    """Maps (B, h, w, C) between two permutations, as within Swin transformers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.mlp, self.act = nn.Conv2d(3, width, 1), nn.Linear(width, width), nn.GELU()
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.mlp(self.conv(x).permute(0, 2, 3, 1)))
+        return self.head(x.mean((1, 2)))
+
+
+def test_maps_whose_units_come_last_are_averaged_over_positions() -> None:
+    data = tiny_data()
+    with torch.random.fork_rng(devices=[]):
+        model = UnitsLast(5).eval()
+    record = measured(model, data, layers=("conv", "mlp", "act"))
+    assert record.info["layers"] == {"conv": 5, "mlp": 5, "act": 5}
+    with torch.no_grad():
+        ((_, x, _),) = data.test.batches(32)
+        expected = model.mlp(model.conv(x).permute(0, 2, 3, 1)).mean((1, 2))
+    found = record.arrays["image.features"][:, 1].astype(np.float64) * record.arrays["layer.scale"][1]
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
+    with pytest.raises(PrunescopeError, match=r"'mlp' gives \(32, 8, 8, 8\), in which units may be the second axis or"):
+        measured(UnitsLast(8).eval(), data, layers=("mlp",))
+
+
 def test_drift_is_the_mean_over_layers_with_an_interval_and_a_row_for_images_both_get_right() -> None:
     data, networks = tiny_data(), [tiny_network(), tiny_network(seed=1)]
     records = [

@@ -58,6 +58,21 @@ def collapsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def readable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete study of units and features; its layers have hostile names."""
+    judges = {"similarity": "colour", "second": {"name": "random", "width": 8}, "controls": ["label"], "shown": 2}
+    recipes = [
+        {"name": RECIPE, "schedule": {"density": 0.25, "rounds": 2}, "rewind": {"to": "init"}},
+        {"name": "filters", "granularity": "filter", "schedule": {"density": 0.4, "kind": "one-shot"},
+         "rewind": {"to": "none"}},
+    ]  # fmt: skip
+    return run(
+        tmp_path_factory.mktemp("readable") / "study", model="tests.report.hostile_nets:evil", recipes=recipes,
+        controls="none", probes=["performance", {"name": "mis", **judges}, "selectivity", "similarity"],
+    )  # fmt: skip
+
+
 @pytest.fixture
 def without(finished: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], bool]], Path]:
     """A copy of the study in which the cells that are chosen (by their facts) are not done."""

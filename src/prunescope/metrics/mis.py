@@ -81,8 +81,14 @@ def margins(tasks: Tasks, embedding: Array) -> Array:
     D is linear in both sides, so a task is one product: (q+ - q-) . (mean of E+ - mean of E-).
     """
     units, number, references = tasks.shape
-    if embedding.ndim != 2 or not np.isfinite(embedding).all():
+    if embedding.ndim != 2:
         raise PrunescopeError(f"an embedding must be finite vectors (images, d), got {embedding.shape}")
+    broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+    if len(broken):
+        raise PrunescopeError(
+            f"the embedding is not finite for {len(broken)} of {len(embedding)} images, first for the one at "
+            f"{broken[0]}"
+        )
     rows = np.concatenate([tasks.up, tasks.down], axis=2).reshape(units * number, 2 * (references + 1))
     if rows.size and not 0 <= rows.min() <= rows.max() < len(embedding):
         raise PrunescopeError(f"tasks name images {rows.min()} to {rows.max()}, and {len(embedding)} are embedded")

@@ -18,13 +18,17 @@ from prunescope.report.cost import cost_tables
 from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
+from prunescope.report.game import game
 from prunescope.report.layers import layers
 from prunescope.report.magnitudes import magnitudes
 from prunescope.report.measures import headlines, measures
 from prunescope.report.page import render_page
 from prunescope.report.places import performance_key
 from prunescope.report.provenance import checkpoints, provenance
-from prunescope.report.safe import safe_json
+from prunescope.report.readable import LEAD as READABLE_LEAD
+from prunescope.report.readable import readable_views
+from prunescope.report.representations import selectivity_views, similarity_views
+from prunescope.report.safe import asset, safe_json
 from prunescope.report.sensitivity import sensitivity_tables
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
@@ -59,6 +63,9 @@ def _content(found: Results) -> dict[str, Any]:
     charts, concepts, shown, sizes = figures(found), concept_tables(found), galleries(found), magnitudes(found)
     charts |= {f"bump/{table.key}/{name}": chart for table in concepts for name, chart in table.bumps.items()}
     charts |= {f"size/{recipe}/{layer}": chart for recipe, made in sizes.items() for layer, chart in made.items()}
+    readable, selectivities, similarities = readable_views(found), selectivity_views(found), similarity_views(found)
+    for view in (*readable, *selectivities):
+        charts |= view.figures
     columns, rows = checkpoints(found)
     chosen = layers(found)
     return {
@@ -67,10 +74,12 @@ def _content(found: Results) -> dict[str, Any]:
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
         "unit_views": unit_views(found), "unit_lead": LEAD,
+        "readable": readable, "readable_lead": READABLE_LEAD, "game": game(found), "game_asset": asset,
+        "selectivities": selectivities, "similarities": similarities,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],
-        "networks": chosen.networks, "layers": safe_json(chosen.data),
+        "networks": chosen.networks, "layers": safe_json(chosen.data), "as_json": safe_json,
         "costs": cost_tables(found), "checkpoint_columns": columns, "checkpoints": rows,
         "provenance": provenance(found), "config": yaml.safe_dump(found.study.as_mapping(), sort_keys=False),
     }  # fmt: skip

@@ -9,9 +9,12 @@ from prunescope.report.answers import Answer, answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
 from prunescope.report.glance import NOTHING, Cell, mark
+from prunescope.report.heat import HeatTable
 from prunescope.report.places import percent
+from prunescope.report.readable import readable_views
+from prunescope.report.representations import selectivity_views, similarity_views
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
-from prunescope.report.unit_views import UnitView, unit_views
+from prunescope.report.unit_views import unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -33,7 +36,13 @@ def digest(found: Results) -> str:
     for table in verdicts(found):
         lines += _every_measure(table)
     for view in unit_views(found):
-        lines += _units(view)
+        lines += _told(f"Which units matter, {view.recipe}", view.words, view.tables)
+    for readable in readable_views(found):
+        lines += _told(f"Units a person could read, {readable.title}", readable.words, readable.tables[:2])
+    for selective in selectivity_views(found):
+        lines += _told(f"Class selectivity of units, {selective.title}", selective.words, selective.tables)
+    for alike in similarity_views(found):
+        lines += _told(f"How layers arrange images, {alike.title}", alike.words, alike.tables)
     if rows := sparsity(found):
         lines += ["## Weights and sparsity", "", EFFECTIVE, "", *_table(list(COLUMNS), map(list, rows)), ""]
     return "\n".join(lines)
@@ -57,9 +66,9 @@ def _every_measure(table: Verdicts) -> Iterator[str]:
     yield from (*_table(columns, rows, text=3), "")
 
 
-def _units(view: UnitView) -> Iterator[str]:
-    yield from (f"## Which units matter, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
-    for table in view.tables:
+def _told(title: str, words: Iterable[str], tables: Iterable[HeatTable]) -> Iterator[str]:
+    yield from (f"## {_plain(title)}", "", *(f"- {_plain(told)}" for told in words), "")
+    for table in tables:
         rows = [[name, *(cell.text for cell in cells)] for name, cells in table.rows]
         yield from (f"### {_plain(table.title)}", "", *_table([table.corner, *table.columns], rows), "")
 

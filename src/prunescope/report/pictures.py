@@ -13,6 +13,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Longest side of a picture on the page, and above which a picture is kept as JPEG.
 _SIDE, _SMALL = 224, 96
+_TINY = 32
 #: Heat from nothing to its maximum: violet, red, orange, light yellow; strength is also carried by opacity, so that
 #: the picture stays visible where the map says nothing.
 _STOPS = np.array([[92, 22, 127], [205, 36, 84], [250, 130, 36], [255, 240, 140]], dtype=np.float64)
@@ -26,6 +27,14 @@ def picture_uri(image: Array) -> str:
         return _uri(picture, "PNG", optimize=True)
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     return _uri(picture, "JPEG", quality=85)
+
+
+def thumbnail_uri(image: Array) -> str:
+    """A small uint8 image (C, H, W) among hundreds on a page: kept exactly up to 32 pixels, above that as JPEG."""
+    if max(image.shape[1:]) <= _TINY:
+        return picture_uri(image)
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+    return _uri(Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]), "JPEG", quality=80)
 
 
 def heat_uri(heat: Array) -> str:

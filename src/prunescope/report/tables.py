@@ -12,6 +12,7 @@ import pandas as pd
 from prunescope.core.files import atomic_file
 from prunescope.core.types import Record
 from prunescope.report.measures import within_range
+from prunescope.report.mis_rows import mis_layers, selectivity_layers, similarity_layers
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
 from prunescope.report.unit_rows import unit_classes, unit_layers
@@ -32,6 +33,9 @@ TABLES = {
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
     "unit_layers": "one layer of one checkpoint: units, how many are dead, matter, do harm; mean CAR of the living",
     "unit_classes": "one class of one checkpoint: class CAR, mean over all living units",
+    "mis_layers": "one layer of one checkpoint: units, how many constant or tied, mean MIS and right tasks of the rest",
+    "selectivity_layers": "one layer of one checkpoint: units, how many are dead, mean class selectivity of the living",
+    "similarity_layers": "one layer of one checkpoint: CKA of its features with the dense network's of the same seed",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
     "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
@@ -48,6 +52,9 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
         "flips": _rows(found, _flips, ["before", "after", "images"]),
         "unit_layers": unit_layers(found),
         "unit_classes": unit_classes(found),
+        "mis_layers": mis_layers(found),
+        "selectivity_layers": selectivity_layers(found),
+        "similarity_layers": similarity_layers(found),
         "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),
         "concept_quality": _rows(found, _quality, ["probe", "concept", "auroc", "good"]),
     }

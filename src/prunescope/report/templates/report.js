@@ -2,6 +2,8 @@
 (() => {
   const { root, all, byId, show, on, made } = page;
   on("metric", (key) => show("metric-chart", key));
+  on("readable-chart-of", (key) => show("readable-chart", key));
+  on("selectivity-chart-of", (key) => show("selectivity-chart", key));
   const showMeasure = (key) => { show("drift-chart", `drift/${key}`); show("equal-chart", `accuracy/${key}`); };
   const measure = on("measure", showMeasure);
   all("[data-show]").forEach((button) => button.addEventListener("click", () => {
