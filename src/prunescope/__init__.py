@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prunescope.engine.cost import cost as cost
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
+    from prunescope.engine.extremes import extremes as extremes
     from prunescope.engine.latency import compare_latency as compare_latency
     from prunescope.engine.mis import mis as mis
     from prunescope.engine.sees.look import Look as Look
@@ -85,7 +86,7 @@ _HOMES = {
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
     "Effort": "engine.ablation.answers", "Look": "engine.sees.look", "what_filters_see": "engine.sees.look",
     "receptive_fields": "models.receptive", "car": "probes.car", "cost": "engine.cost",
-    "mis": "engine.mis",
+    "extremes": "engine.extremes", "mis": "engine.mis",
     "Distillation": "engine.distillation", "Teacher": "engine.distillation",
     "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training",
     "Checkpoint": "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export",

@@ -180,6 +180,18 @@ def test_a_regrowing_recipe_shares_its_cut_with_one_that_does_not() -> None:
     assert read_study(study.as_mapping()) == study
 
 
+def test_a_scale_is_fitted_on_the_first_dense_network_and_all_others_wait_for_it() -> None:
+    plan = make_plan(read_study(tiny(probes=["performance", "mis", {"name": "mis", "as": "max", "pool": "max"}])))
+    for key in ("mis", "max"):
+        folders = [point.probes[key] for point in plan.points]
+        first, *others = (plan.cells[folder] for folder in folders)
+        assert (plan.points[0].role, plan.points[0].seed) == ("dense", 0)
+        assert "dense" not in first.parents
+        assert len(others) == 5
+        assert all(cell.parents["dense"] is first for cell in others)
+    assert {point.probes["mis"] for point in plan.floor} < {point.probes["mis"] for point in plan.points}
+
+
 def test_queue_hands_out_everything_once_and_parents_first() -> None:
     plan = make_plan(read_study(tiny()))
     queue, seen = Queue(plan, set()), []

@@ -104,12 +104,16 @@ _FACTS: dict[str, Callable[[type[Criterion]], str]] = {
 
 def _registries() -> dict[str, Mapping[str, Any]]:
     from prunescope.data.sources import sources
+    from prunescope.engine.embedding.base import embeddings
     from prunescope.models.zoo import models
     from prunescope.probes.base import probes
     from prunescope.pruning.granularity import granularities
     from prunescope.pruning.scoring import criteria
 
-    return {"criteria": criteria, "granularities": granularities, "probes": probes, "models": models, "data": sources}
+    return {
+        "criteria": criteria, "granularities": granularities, "probes": probes, "models": models, "data": sources,
+        "embeddings": embeddings,
+    }  # fmt: skip
 
 
 def _options(part: Any) -> str:

@@ -131,7 +131,9 @@ def status(
 
 @app.command(name="list")
 def list_parts(
-    kind: Annotated[str, typer.Argument(help="criteria, granularities, probes, models or data.")] = "criteria",
+    kind: Annotated[
+        str, typer.Argument(help="criteria, granularities, probes, models, data or embeddings.")
+    ] = "criteria",
 ) -> None:
     """The parts that a study.yaml can name, with their options and defaults."""
     from prunescope.cli.tables import parts_table
