@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Normalisation, Split
-from prunescope.engine.extremes import NOWHERE, ExtremesGatherer, Ranked, extremes
+from prunescope.engine.extremes import NOWHERE, ExtremesGatherer, Ranked, _keys, _lots, _values, extremes
 from prunescope.engine.sweep import sweep
 
 
@@ -174,6 +174,26 @@ def test_equal_images_are_drawn_evenly_and_never_at_both_ends() -> None:
     assert len({tuple(row) for row in item.top.images.tolist()}) == 300
     for top, bottom in zip(item.top.images, item.bottom.images, strict=True):
         assert not set(top) & set(bottom)
+
+
+def test_lots_of_a_channel_are_all_different_and_even() -> None:
+    lots = _lots(torch.arange(20_000)[:, None].expand(-1, 3), seed=12345)
+    for column in lots.T:
+        assert len(column.unique()) == 20_000
+        counts = torch.bincount(column >> 28, minlength=16)  # binomial: 1250 +- 34
+        assert (counts - 1250).abs().max() < 140
+    between = np.corrcoef(lots.T.numpy())[np.triu_indices(3, 1)]
+    assert np.abs(between).max() < 4 / np.sqrt(20_000)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=20))
+def test_keys_go_by_value_and_then_by_lot(numbers: list[float]) -> None:
+    values = torch.tensor(numbers)
+    lots = torch.arange(len(numbers))
+    keys = _keys(values, lots)
+    order = sorted(range(len(numbers)), key=lambda i: (-numbers[i], i))
+    assert keys.argsort(descending=True).tolist() == order
+    assert torch.equal(_values(keys), values)
 
 
 def test_tied_is_where_an_image_left_out_equals_the_last_one_taken() -> None:

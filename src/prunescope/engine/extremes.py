@@ -18,6 +18,8 @@ from prunescope.engine.units import Pool
 
 #: `Ranked.rows` and `columns` of what has no place.
 NOWHERE = -1
+#: The largest lot.
+_LOTS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +61,9 @@ class Extremes:
 class ExtremesGatherer:
     """Finds the k most extreme images of every channel while a `sweep` runs.
 
-    Everything is on the device of the activations. Memory does not grow with the number of images: 56 (k + 1) bytes a
-    channel (value, image, place and lot at both ends; 180 MB for the 15,280 units of a GoogLeNet and k = 200), and for
-    a moment twice that and as much for each image of the batch, of the widest layer only.
+    Everything is on the device of the activations. Memory does not grow with the number of images: 32 (k + 1) bytes a
+    channel (98 MB for the 15,280 units of a GoogLeNet and k = 200), and, of one layer at a time, as much again and 32
+    bytes for each image of the batch.
 
     Attributes:
         layers: modules with outputs (B, C, h, w) or (B, C), taken as they come: of a convolution before any activation.
@@ -157,7 +159,7 @@ class _Layer:
 
     def __init__(self, name: str, k: int, pool: Pool, seed: int | None) -> None:
         self.name, self.pool, self.width, self.count = name, pool, 1, 0
-        self.seed = None if seed is None else derive(seed, "ties", name)
+        self.seed = None if seed is None else derive(seed, "ties", name) & _LOTS
         self.top, self.bottom = _Best(k, largest=True), _Best(k, largest=False)
         self.range: Tensor | None = None  # (4, C): bounds of the images' smallest and largest activations
 
@@ -173,7 +175,8 @@ class _Layer:
         rows = index.to(values.device)[:, None].expand_as(places)
         lots = rows if self.seed is None else _lots(rows, self.seed)
         self.top.add(values, rows, places, lots)
-        self.bottom.add(values, rows, places, lots if self.seed is None else ~lots)  # so that equal ones never share
+        # So that equal images never stand at both ends.
+        self.bottom.add(values, rows, places, lots if self.seed is None else _LOTS - lots)
 
     def extremes(self) -> Extremes:
         assert self.range is not None
@@ -181,6 +184,8 @@ class _Layer:
         dead = (least == most) & (least_high == most_high)
         if self.count == 1:
             dead = least == most_high
+        self.top.sort()
+        self.bottom.sort()
         tied = self.top.tied() | self.bottom.tied()
         return Extremes(
             self.top.ranked(self.width), self.bottom.ranked(self.width), dead.cpu().numpy(), tied.cpu().numpy()
@@ -188,46 +193,69 @@ class _Layer:
 
 
 class _Best:
-    """The k largest (or smallest) values of every channel so far and one more, with image, place and lot."""
+    """The k largest (or smallest) values of every channel so far and one more, with image and place, in no order.
+
+    A key holds the value in its upper 32 bits and the lot in its lower ones, so that one search for the largest keys
+    goes by value and then by lot.
+    """
 
     def __init__(self, k: int, *, largest: bool) -> None:
-        self.k, self.largest = k, largest
-        self.kept: tuple[Tensor, ...] | None = None  # (C, up to k + 1) each
+        self.k, self.sign = k, 1 if largest else -1
+        self.kept: tuple[Tensor, ...] | None = None  # keys, images, places: (C, up to k + 1) each
 
-    def add(self, *batch: Tensor) -> None:
-        """Values, images, places and lots (B, C); of equal values the smaller lot goes first."""
-        new = tuple(item.T for item in batch)
+    def add(self, values: Tensor, images: Tensor, places: Tensor, lots: Tensor) -> None:
+        """(B, C) each; of equal values the smaller lot, 0 to 2^32 - 1, goes first."""
+        new: tuple[Tensor, ...] = _keys(self.sign * values, lots).T, images.T.int(), places.T.int()
         if self.kept is not None:
             new = tuple(torch.cat(pair, dim=1) for pair in zip(self.kept, new, strict=True))
-        # Two stable sorts: by lot, then by value.
-        order = new[3].argsort(dim=1, stable=True)
-        by_value = new[0].gather(1, order).sort(dim=1, descending=self.largest, stable=True).indices
-        order = order.gather(1, by_value[:, : self.k + 1])
-        self.kept = tuple(item.gather(1, order) for item in new)
+        keys, order = new[0].topk(min(self.k + 1, new[0].shape[1]), dim=1, sorted=False)
+        self.kept = keys, *(item.gather(1, order) for item in new[1:])
+
+    def sort(self) -> None:
+        """The most extreme first; once, after all batches."""
+        assert self.kept is not None
+        keys, order = self.kept[0].sort(dim=1, descending=True)
+        self.kept = keys, *(item.gather(1, order) for item in self.kept[1:])
 
     def tied(self) -> Tensor:
         """Bool (C,): the k-th value and the next are the same."""
         assert self.kept is not None
-        values = self.kept[0]
+        values = _values(self.kept[0])
         return (values[:, self.k - 1 : -1] == values[:, self.k :]).any(1)
 
     def ranked(self, width: int) -> Ranked:
         assert self.kept is not None
-        values, images, places, _ = (item[:, : self.k].cpu() for item in self.kept)
+        keys, images, places = (item[:, : self.k].cpu() for item in self.kept)
+        places = places.long()
         rows = places.div(width, rounding_mode="floor").where(places != NOWHERE, NOWHERE)
         columns = places.remainder(width).where(places != NOWHERE, NOWHERE)
-        return Ranked(values.numpy(), images.numpy(), rows.numpy(), columns.numpy())
+        values = self.sign * _values(keys) + 0.0
+        return Ranked(values.numpy(), images.long().numpy(), rows.numpy(), columns.numpy())
+
+
+def _keys(values: Tensor, lots: Tensor) -> Tensor:
+    """int64: larger for larger float32 values, and of equal ones for smaller lots."""
+    bits = (values + 0.0).view(torch.int32)  # -0 becomes 0, to which it is equal
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the bits of negative numbers fall as the numbers rise
+    return (rising.long() << 32) + (_LOTS - lots)
+
+
+def _values(keys: Tensor) -> Tensor:
+    rising = (keys >> 32).int()
+    return (rising ^ ((rising >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
 
 def _lots(rows: Tensor, seed: int) -> Tensor:
-    """A random int64 for every image (the rows' values) and channel (the column), the same in whatever batch.
+    """A random number of 32 bits for every image (the rows' values) and channel (the column), the same in whatever
+    batch; of one channel no two images have the same.
 
-    SplitMix64's mixing (Steele et al. 2014) with signed shifts.
+    Every step can be undone, so that different images stay different: an odd factor, then the mixing of Wellons'
+    lowbias32.
     """
-    mixed = (rows * 0x2545F4914F6CDD1D + torch.arange(rows.shape[1], device=rows.device) * 0x9E3779B97F4A7C1) ^ seed
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        mixed = (mixed ^ (mixed >> shift)) * factor
-    return mixed ^ (mixed >> 31)
+    mixed = (rows * 0x9E3779B1 + torch.arange(rows.shape[1], device=rows.device) * 0x85EBCA77 + seed) & _LOTS
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        mixed = ((mixed ^ (mixed >> shift)) * factor) & _LOTS
+    return mixed ^ (mixed >> 16)
 
 
 def as_maps(activation: Tensor, layer: str) -> Tensor:
