@@ -32,6 +32,7 @@ def tab(opened: tuple[Any, list[str]]) -> Iterator[Any]:
     made, wrong = opened
     made.select_option("#game-network", "")
     made.select_option("#game-which", "")
+    made.select_option("#game-length", "12")
     made.click("#game-again")
     yield made
     assert not wrong
@@ -51,6 +52,9 @@ SHOWN = """
   return { task, right, sound: shown[right] === up && shown[1 - right] === down };
 }
 """
+
+
+TASKS = "JSON.parse(document.getElementById('game-data').textContent).tasks"
 
 
 def count(tab: Any, who: str) -> str:
@@ -89,6 +93,7 @@ def test_a_second_click_does_not_count(tab: Any) -> None:
 
 def test_keys_play_to_the_end_and_the_result_adds_up(tab: Any) -> None:
     tab.select_option("#game-network", "1")
+    tab.select_option("#game-length", "")
     tab.locator("#game-first").focus()
     mine, machine, total = 0, 0.0, 0
     by_which: dict[str, int] = {}
@@ -103,6 +108,7 @@ def test_keys_play_to_the_end_and_the_result_adds_up(tab: Any) -> None:
             break
         assert total < 60
         tab.keyboard.press("Enter")
+    assert total == sum(task["network"] == 1 for task in tab.evaluate(TASKS))
     rows = [[cell.strip() for cell in row.split("\t")] for row in tab.locator("#game-end tbody tr").all_inner_texts()]
     assert rows[0] == ["all", str(mine), f"{machine:g}", str(total)]
     assert len(rows) == 2 + 3  # all, the one network, best, median and worst
@@ -114,6 +120,12 @@ def test_keys_play_to_the_end_and_the_result_adds_up(tab: Any) -> None:
     tab.keyboard.press("Enter")
     assert count(tab, "you") == "0 of 0"
     assert tab.locator("#game-end").is_hidden()
+
+
+def test_a_round_has_as_many_tasks_as_were_asked_for(tab: Any) -> None:
+    assert tab.locator("#game-left").inner_text() == "12 to go"
+    tab.select_option("#game-length", "24")
+    assert tab.locator("#game-left").inner_text() == "24 to go"
 
 
 def test_units_can_be_chosen_and_pictures_are_drawn(tab: Any) -> None:

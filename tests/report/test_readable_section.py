@@ -53,6 +53,13 @@ def values(record: Record, layer: str, array: str) -> np.ndarray:
     raise AssertionError(layer)
 
 
+def mean(numbers: Any) -> float:
+    """Of what is known; NaN of nothing."""
+    known = np.asarray(numbers, dtype=float)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def last(found: Results, recipe: str) -> list[Point]:
     points = tickets(found, recipe)
     return [point for point in points if point.round == max(p.round for p in points)]
@@ -64,9 +71,8 @@ def test_layers_are_means_of_scored_units_over_seeds_with_the_dense_range(found:
     for layer, cells in shown.items():
         means = [float(np.nanmean(values(found.record(p, "mis"), layer, "unit.mis"))) for p in dense_points(found)]
         assert cells[0] == f"{number(np.mean(means))} ({number(min(means))} to {number(max(means))})"
-        scores = [values(found.record(p, "mis"), layer, "unit.mis") for p in last(found, RECIPE)]
-        known = [float(np.nanmean(item)) for item in scores if np.isfinite(item).any()]
-        assert cells[-1] == (number(float(np.mean(known))) if known else "–")
+        scores = [mean(values(found.record(p, "mis"), layer, "unit.mis")) for p in last(found, RECIPE)]
+        assert cells[-1] == number(mean(scores))
 
 
 def test_units_without_a_score_are_counted_apart(found: Results) -> None:
@@ -77,7 +83,7 @@ def test_units_without_a_score_are_counted_apart(found: Results) -> None:
             for record in (found.record(point, "mis") for point in last(found, "filters"))
         ]
         assert cells[-1] == percent(float(np.mean(shares)))
-    assert shown[IMAGE][-1] != percent(0)  # whole filters were cut
+    assert any(cells[-1] != percent(0) for cells in shown.values())  # whole filters were cut
     record = found.record(last(found, "filters")[0], "mis")
     assert np.isnan(record.arrays["unit.mis"][record.arrays["unit.dead"]]).all()
 
@@ -89,8 +95,8 @@ def test_the_change_is_paired_over_units_that_have_a_score_in_both(found: Result
         for point in last(found, "filters"):
             dense = next(p for p in dense_points(found) if p.seed == point.seed)
             before, after = (values(found.record(p, "mis"), layer, "unit.mis") for p in (dense, point))
-            changes.append(float(np.nanmean(after - before)))
-        assert cells == ("–", number(float(np.mean(changes))))
+            changes.append(mean(after - before))
+        assert cells == ("–", number(mean(changes)))
 
 
 def test_alpha_is_that_of_the_first_dense_network_everywhere(found: Results) -> None:
@@ -132,15 +138,17 @@ def test_a_layer_s_boxes_are_quantiles_of_its_units(found: Results) -> None:
 def test_similarity_is_cka_with_the_dense_network_beside_other_seeds(found: Results) -> None:
     (shown,) = [item for item in similarity_views(found) if item.title == RECIPE]
     rows = {name: tuple(cell.text for cell in cells) for name, cells in shown.tables[0].rows}
-    features = {p: found.record(p, "similarity").arrays["image.features"] for p in found.points}
-    dense = dense_points(found)
-    pairs = np.array([cka(features[a], features[b]) for a, b in combinations(dense, 2)])
-    own = np.mean(
-        [cka(features[next(d for d in dense if d.seed == p.seed)], features[p]) for p in last(found, RECIPE)], axis=0
-    )
+
+    def features(point: Point) -> np.ndarray:
+        return found.record(point, "similarity").arrays["image.features"]
+
+    dense = {point.seed: point for point in dense_points(found)}
+    pairs = np.array([cka(features(a), features(b)) for a, b in combinations(dense.values(), 2)])
+    tickets_ = [cka(features(dense[p.seed]), features(p)) for p in last(found, RECIPE)]
+    own = [mean(column) for column in np.transpose(tickets_)]
     for i, cells in enumerate(rows.values()):
         assert cells[-1] == f"{number(pairs[:, i].min())} to {number(pairs[:, i].max())}"
-        assert cells[-2] == number(float(own[i]))
+        assert cells[-2] == number(own[i])
     below = [name for i, name in enumerate(rows) if own[i] < pairs[:, i].min()]
     assert f"{', '.join(below) or 'nowhere'}." in shown.words[1]
 
@@ -151,10 +159,9 @@ def test_selectivity_is_the_mean_of_living_units(found: Results) -> None:
     rows = table(shown.tables, "Class selectivity of a layer’s units, from class means")
     for layer, cells in rows.items():
         means = [
-            float(np.nanmean(values(found.record(p, "selectivity"), layer, "unit.selectivity")))
-            for p in last(found, "filters")
+            mean(values(found.record(p, "selectivity"), layer, "unit.selectivity")) for p in last(found, "filters")
         ]
-        assert cells[-1] == number(float(np.mean(means)))
+        assert cells[-1] == number(mean(means))
 
 
 def test_the_files_hold_every_layer_of_every_checkpoint(found: Results) -> None:

@@ -68,9 +68,9 @@ def pooled_units(module: nn.Module, output: object, layer: str, pool: Pool = "me
         raise PrunescopeError(f"layer {layer!r} gives {got}, not units of images; name a layer inside it")
     units = output.detach().movedim(_axis(module, output), 1)
     if units.ndim == 2 or pool == "centre":
-        middle = [size // 2 for size in units.shape[2:]]
-        # What comes next in the network may overwrite the output.
-        return units[(..., *middle)].to(torch.float32, copy=True)
+        for size in units.shape[2:]:
+            units = units.select(2, size // 2)
+        return units.to(torch.float32, copy=True)  # what comes next in the network may overwrite the output
     flat = units.float().flatten(2)
     return flat.mean(2) if pool == "mean" else flat.amax(2)
 

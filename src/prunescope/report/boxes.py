@@ -10,7 +10,7 @@ from prunescope.core.types import Array
 from prunescope.report.charts import Figure, figure
 from prunescope.report.places import number
 from prunescope.report.style import plain
-from prunescope.report.traces import Trace, numbers, shade
+from prunescope.report.traces import Trace, shade
 
 #: Ends of the whiskers, and of the box.
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -41,7 +41,8 @@ def box_chart(
         for i, layer in enumerate(layers)
         for name, rows in found.items()
     ]
-    layout = {"boxmode": "group", "xaxis": {"type": "category", "tickangle": -40 if len(layers) > 6 else 0}}
+    order = {"type": "category", "categoryorder": "array", "categoryarray": list(map(plain, layers))}
+    layout = {"boxmode": "group", "xaxis": {**order, "tickangle": -40 if len(layers) > 6 else 0}}
     note = "Boxes: the middle half of a layer's units, with the median; whiskers: from 5 to 95 % of them."
     return figure(
         traces, layout, title=title, unit=unit, note=note, alt=f"{title}: {_told(layers, found)}.",
@@ -55,9 +56,10 @@ def _quantiles(values: Array) -> list[float]:
 
 
 def _boxes(name: str, layers: list[str], rows: list[list[float]], colour: str) -> Trace:
-    low, first, middle, third, high = (numbers(column) for column in zip(*rows, strict=True))
+    known = [i for i, row in enumerate(rows) if np.isfinite(row).all()]  # Plotly warns of boxes without numbers
+    low, first, middle, third, high = np.array([rows[i] for i in known]).reshape(-1, len(_SHARES)).T.tolist()
     return {
-        "type": "box", "name": plain(name), "x": layers, "lowerfence": low, "q1": first, "median": middle,
+        "type": "box", "name": plain(name), "x": [layers[i] for i in known], "lowerfence": low, "q1": first, "median": middle,
         "q3": third, "upperfence": high, "marker": {"color": colour}, "line": {"color": colour, "width": 1.5},
         "hoverlabel": {"namelength": -1},
     }  # fmt: skip

@@ -64,8 +64,8 @@ def _content(found: Results) -> dict[str, Any]:
     charts |= {f"bump/{table.key}/{name}": chart for table in concepts for name, chart in table.bumps.items()}
     charts |= {f"size/{recipe}/{layer}": chart for recipe, made in sizes.items() for layer, chart in made.items()}
     readable, selectivities, similarities = readable_views(found), selectivity_views(found), similarity_views(found)
-    for view in (*readable, *selectivities):
-        charts |= view.figures
+    for made in (*(view.figures for view in readable), *(view.figures for view in selectivities)):
+        charts |= made
     columns, rows = checkpoints(found)
     chosen = layers(found)
     return {

@@ -25,7 +25,9 @@ def game(found: Results) -> dict[str, Any]:
     keys = probe_keys(found, "mis")
     if not keys:
         return {}
-    sheet, networks, tasks = _Sheet(), [], []
+    sheet = _Sheet()
+    networks: list[str] = []
+    tasks: list[dict[str, Any]] = []
     for title, point in _networks(found):
         record = found.record(point, keys[0])
         if "game.pictures" not in record.arrays:
@@ -54,7 +56,8 @@ def _pictures(record: Record) -> tuple[Any, Any]:
 
 
 def _tasks(record: Record, places: list[int]) -> Iterator[dict[str, Any]]:
-    arrays, owner = record.arrays, {}
+    arrays = record.arrays
+    owner: dict[int, tuple[str, int]] = {}
     for layer, part in rows_of_layers(record):
         owner |= {row: (layer, row - part.start) for row in range(part.start, part.stop)}
     place = np.array(places)

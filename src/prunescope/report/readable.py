@@ -71,7 +71,7 @@ class _View:
         self.by = ByDensity(found, recipe)
         self.title = recipe if key == "mis" else f"{recipe} ({key})"
         self.layers = layers.assign(unscored=(layers["constant"] + layers["tied"]) / layers["units"])
-        columns = [name for name in found.runs if name.startswith(f"{key}.")]
+        columns = [name for name in map(str, found.runs.columns) if name.startswith(f"{key}.")]
         self.runs = found.runs.rename(columns={name: name.removeprefix(f"{key}.") for name in columns})
         self.record = found.record(dense_points(found)[0], key)
 
@@ -147,7 +147,8 @@ class _View:
             yield f"To compare with, of the same tasks get right: {'; '.join(told)}."
 
     def _control_names(self) -> list[str]:
-        names = [name.removeprefix("accuracy_") for name in self.runs if str(name).startswith("accuracy_")]
+        known = map(str, self.runs.columns)
+        names = [name.removeprefix("accuracy_") for name in known if name.startswith("accuracy_")]
         return [name for name in names if name != "second" and self.runs[f"accuracy_{name}"].notna().any()]
 
     def _how(self) -> Iterator[str]:

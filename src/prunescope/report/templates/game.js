@@ -4,7 +4,7 @@
   const { byId, made } = page;
   const { networks, tasks, pictures } = JSON.parse(byId("game-data").textContent);
   const box = byId("game"), queries = [byId("game-first"), byId("game-second")], next = byId("game-next");
-  const network = byId("game-network"), which = byId("game-which"), told = byId("game-told");
+  const network = byId("game-network"), which = byId("game-which"), length = byId("game-length"), told = byId("game-told");
   const state = { queue: [], at: 0, answers: [], open: false, upFirst: true };
 
   const shuffled = (items) => {
@@ -67,7 +67,7 @@
     told.replaceChildren(
       made("b", right ? "within" : "beyond", right ? "✓ Right" : "✗ Wrong"),
       ` The machine was ${said(task.machine)}${judges}, with a chance of ${Math.round(100 * task.sure)} % for the right one. `
-      + `This was the ${task.which} unit of ${task.layer} (unit ${task.unit}, MIS ${task.mis}), network: ${networks[task.network]}.`,
+      + `This was the ${task.which} unit of ${task.layer} (unit ${task.unit}, MIS ${task.mis.toFixed(2)}), network: ${networks[task.network]}.`,
     );
     score();
     const last = state.at + 1 === state.queue.length;
@@ -92,7 +92,8 @@
   };
   const start = () => {
     const fits = (task) => (!network.value || String(task.network) === network.value) && (!which.value || task.which === which.value);
-    Object.assign(state, { queue: shuffled(tasks.filter(fits)), at: 0, answers: [] });
+    const drawn = shuffled(tasks.filter(fits));
+    Object.assign(state, { queue: drawn.slice(0, Number(length.value) || drawn.length), at: 0, answers: [] });
     byId("game-end").hidden = true;
     score();
     ask();
@@ -107,7 +108,7 @@
   queries.forEach((button, i) => button.addEventListener("click", () => answer(i)));
   next.addEventListener("click", advance);
   byId("game-again").addEventListener("click", () => { start(); queries[0].focus({ preventScroll: true }); });
-  [network, which].forEach((chooser) => chooser.addEventListener("change", start));
+  [network, which, length].forEach((chooser) => chooser.addEventListener("change", start));
   box.addEventListener("keydown", (event) => {
     if (event.target.tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
     const place = { 1: 0, 2: 1, ArrowLeft: 0, ArrowRight: 1 }[event.key];
