@@ -59,8 +59,9 @@ def _boxes(name: str, layers: list[str], rows: list[list[float]], colour: str) -
     known = [i for i, row in enumerate(rows) if np.isfinite(row).all()]  # Plotly warns of boxes without numbers
     low, first, middle, third, high = np.array([rows[i] for i in known]).reshape(-1, len(_SHARES)).T.tolist()
     return {
-        "type": "box", "name": plain(name), "x": [layers[i] for i in known], "lowerfence": low, "q1": first, "median": middle,
-        "q3": third, "upperfence": high, "marker": {"color": colour}, "line": {"color": colour, "width": 1.5},
+        "type": "box", "name": plain(name), "x": [layers[i] for i in known],
+        "lowerfence": low, "q1": first, "median": middle, "q3": third, "upperfence": high,
+        "marker": {"color": colour}, "line": {"color": colour, "width": 1.5},
         "hoverlabel": {"namelength": -1},
     }  # fmt: skip
 
