@@ -25,7 +25,7 @@ from prunescope.engine.mis import drawn_units, judged
 def extreme_images(units: int, images: int, count: int) -> dict[str, Extremes]:
     """Random ones, in one layer; the two ends share no image."""
     generator = numpy_generator(0, "benchmark")
-    drawn = generator.random((units, images), dtype=np.float32).argpartition(2 * count, axis=1)[:, : 2 * count]
+    drawn = np.stack([generator.permutation(images)[: 2 * count] for _ in range(units)])
     nowhere = np.full((units, count), NOWHERE)
     top, bottom = (
         Ranked(np.full((units, count), sign, np.float32), half, nowhere, nowhere)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Normalisation, Split
-from prunescope.engine.extremes import NOWHERE, ExtremesGatherer, Ranked, _keys, _lots, _values, extremes
+from prunescope.engine.extremes import NOWHERE, ExtremesGatherer, Ranked, extremes
+from prunescope.engine.rank_keys import lots_of, rank_keys, values_of
 from prunescope.engine.sweep import sweep
 
 
@@ -177,7 +178,7 @@ def test_equal_images_are_drawn_evenly_and_never_at_both_ends() -> None:
 
 
 def test_lots_of_a_channel_are_all_different_and_even() -> None:
-    lots = _lots(torch.arange(20_000)[:, None].expand(-1, 3), seed=12345)
+    lots = lots_of(torch.arange(20_000)[:, None].expand(-1, 3), seed=12345)
     for column in lots.T:
         assert len(column.unique()) == 20_000
         counts = torch.bincount(column >> 28, minlength=16)  # binomial: 1250 +- 34
@@ -190,10 +191,10 @@ def test_lots_of_a_channel_are_all_different_and_even() -> None:
 def test_keys_go_by_value_and_then_by_lot(numbers: list[float]) -> None:
     values = torch.tensor(numbers)
     lots = torch.arange(len(numbers))
-    keys = _keys(values, lots)
+    keys = rank_keys(values, lots)
     order = sorted(range(len(numbers)), key=lambda i: (-numbers[i], i))
     assert keys.argsort(descending=True).tolist() == order
-    assert torch.equal(_values(keys), values)
+    assert torch.equal(values_of(keys), values)
 
 
 def test_tied_is_where_an_image_left_out_equals_the_last_one_taken() -> None:

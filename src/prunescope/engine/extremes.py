@@ -13,13 +13,12 @@ from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.seeds import derive
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
+from prunescope.engine.rank_keys import LOTS, lots_of, rank_keys, values_of
 from prunescope.engine.sweep import Needs, Pass, sweep
 from prunescope.engine.units import Pool
 
 #: `Ranked.rows` and `columns` of what has no place.
 NOWHERE = -1
-#: The largest lot.
-_LOTS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class ExtremesGatherer:
     """Finds the k most extreme images of every channel while a `sweep` runs.
 
     Everything is on the device of the activations. Memory does not grow with the number of images: 32 (k + 1) bytes a
-    channel (98 MB for the 15,280 units of a GoogLeNet and k = 200), and, of one layer at a time, as much again and 32
+    channel (100 MB for the 15,560 units of a GoogLeNet and k = 200), and, of one layer at a time, as much again and 32
     bytes for each image of the batch.
 
     Attributes:
@@ -159,7 +158,7 @@ class _Layer:
 
     def __init__(self, name: str, k: int, pool: Pool, seed: int | None) -> None:
         self.name, self.pool, self.width, self.count = name, pool, 1, 0
-        self.seed = None if seed is None else derive(seed, "ties", name) & _LOTS
+        self.seed = None if seed is None else derive(seed, "ties", name) & LOTS
         self.top, self.bottom = _Best(k, largest=True), _Best(k, largest=False)
         self.range: Tensor | None = None  # (4, C): bounds of the images' smallest and largest activations
 
@@ -173,10 +172,10 @@ class _Layer:
         self.range = bounds if self.range is None else torch.maximum(self.range, bounds)
         values, places = pooled(maps, self.pool)
         rows = index.to(values.device)[:, None].expand_as(places)
-        lots = rows if self.seed is None else _lots(rows, self.seed)
+        lots = rows if self.seed is None else lots_of(rows, self.seed)
         self.top.add(values, rows, places, lots)
         # So that equal images never stand at both ends.
-        self.bottom.add(values, rows, places, lots if self.seed is None else _LOTS - lots)
+        self.bottom.add(values, rows, places, lots if self.seed is None else LOTS - lots)
 
     def extremes(self) -> Extremes:
         assert self.range is not None
@@ -205,7 +204,7 @@ class _Best:
 
     def add(self, values: Tensor, images: Tensor, places: Tensor, lots: Tensor) -> None:
         """(B, C) each; of equal values the smaller lot, 0 to 2^32 - 1, goes first."""
-        new: tuple[Tensor, ...] = _keys(self.sign * values, lots).T, images.T.int(), places.T.int()
+        new: tuple[Tensor, ...] = rank_keys(self.sign * values, lots).T, images.T.int(), places.T.int()
         if self.kept is not None:
             new = tuple(torch.cat(pair, dim=1) for pair in zip(self.kept, new, strict=True))
         keys, order = new[0].topk(min(self.k + 1, new[0].shape[1]), dim=1, sorted=False)
@@ -220,7 +219,7 @@ class _Best:
     def tied(self) -> Tensor:
         """Bool (C,): the k-th value and the next are the same."""
         assert self.kept is not None
-        values = _values(self.kept[0])
+        values = values_of(self.kept[0])
         return (values[:, self.k - 1 : -1] == values[:, self.k :]).any(1)
 
     def ranked(self, width: int) -> Ranked:
@@ -229,33 +228,8 @@ class _Best:
         places = places.long()
         rows = places.div(width, rounding_mode="floor").where(places != NOWHERE, NOWHERE)
         columns = places.remainder(width).where(places != NOWHERE, NOWHERE)
-        values = self.sign * _values(keys) + 0.0
+        values = self.sign * values_of(keys) + 0.0
         return Ranked(values.numpy(), images.long().numpy(), rows.numpy(), columns.numpy())
-
-
-def _keys(values: Tensor, lots: Tensor) -> Tensor:
-    """int64: larger for larger float32 values, and of equal ones for smaller lots."""
-    bits = (values + 0.0).view(torch.int32)  # -0 becomes 0, to which it is equal
-    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the bits of negative numbers fall as the numbers rise
-    return (rising.long() << 32) + (_LOTS - lots)
-
-
-def _values(keys: Tensor) -> Tensor:
-    rising = (keys >> 32).int()
-    return (rising ^ ((rising >> 31) & 0x7FFFFFFF)).view(torch.float32)
-
-
-def _lots(rows: Tensor, seed: int) -> Tensor:
-    """A random number of 32 bits for every image (the rows' values) and channel (the column), the same in whatever
-    batch; of one channel no two images have the same.
-
-    Every step can be undone, so that different images stay different: an odd factor, then the mixing of Wellons'
-    lowbias32.
-    """
-    mixed = (rows * 0x9E3779B1 + torch.arange(rows.shape[1], device=rows.device) * 0x85EBCA77 + seed) & _LOTS
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        mixed = ((mixed ^ (mixed >> shift)) * factor) & _LOTS
-    return mixed ^ (mixed >> 16)
 
 
 def as_maps(activation: Tensor, layer: str) -> Tensor:
