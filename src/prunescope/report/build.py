@@ -12,6 +12,8 @@ from prunescope.report.answers import answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import Figure
 from prunescope.report.chosen import CHOICES
+from prunescope.report.claims import CLAIMS_LEAD, claim_view
+from prunescope.report.claims import COLUMNS as CLAIM_COLUMNS
 from prunescope.report.classes import by_class
 from prunescope.report.concepts import concept_tables
 from prunescope.report.cost import cost_tables
@@ -67,6 +69,7 @@ def _content(found: Results) -> dict[str, Any]:
         "galleries": shown, "choices": CHOICES, "sprites": _sprites(shown),
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
         "unit_views": unit_views(found), "unit_lead": LEAD,
+        "claims": claim_view(found), "claims_lead": CLAIMS_LEAD, "claim_columns": CLAIM_COLUMNS,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from prunescope.report.answers import Answer, answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
+from prunescope.report.claims import CLAIMS_LEAD, ClaimView, claim_view
+from prunescope.report.claims import COLUMNS as COLUMNS_OF_CLAIMS
 from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
@@ -30,6 +32,7 @@ def digest(found: Results) -> str:
     for title, told in (("What to keep in mind", caveats(found)), ("In numbers", summary(found))):
         if told:
             lines += [f"## {title}", "", *(f"- {_plain(sentence)}" for sentence in told), ""]
+    lines += _claims(claim_view(found))
     for table in verdicts(found):
         lines += _every_measure(table)
     for view in unit_views(found):
@@ -48,6 +51,18 @@ def _answer(answer: Answer) -> Iterator[str]:
             for lens in answer.lenses
         ]
         yield from (*_table([f"{answer.units} kept", *columns, "other seeds"], rows), "", _LEGEND, "")
+
+
+def _claims(view: ClaimView) -> Iterator[str]:
+    if not view.tables:
+        return
+    yield from ("## Claims", "", _plain(CLAIMS_LEAD), "", *(f"- {_plain(told)}" for told in view.words), "")
+    for table in view.tables:
+        yield from (f"### {_plain(table.title)}: {table.counts}", "")
+        if table.words:
+            yield from (*(f"- {_plain(told)}" for told in table.words), "")
+        if table.rows:
+            yield from (*_table(list(COLUMNS_OF_CLAIMS), map(list, table.rows), text=3), "")
 
 
 def _every_measure(table: Verdicts) -> Iterator[str]:

@@ -15,6 +15,7 @@ from prunescope.report.measures import within_range
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
 from prunescope.report.unit_rows import unit_classes, unit_layers
+from prunescope.study.claims import stated
 from prunescope.study.hits import flips
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
@@ -25,6 +26,8 @@ TABLES = {
     "drift": "one checkpoint and measure: drift from the dense network of its seed, 95 % interval over images",
     "floor": "one pair of dense networks that differ only in seed, and one measure",
     "pooled": "one density and measure: mean over seeds, t interval (cut at the measure's range), noise floor, verdict",
+    "claims": "one claim: outcome, change with 95 % interval over runs, margin, p and p of a smaller change (Holm)",
+    "relations": "one claim that a measure changes with the rate: within methods, by the mixed model, and pooled",
     "history": "one epoch of one training",
     "layers": "one pruned layer of one checkpoint: weights kept and effective, outputs and inputs that have none",
     "sensitivity": "one layer cut alone at one rate: accuracy on the validation images, and its largest harmless rate",
@@ -43,6 +46,8 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
     known = {name: getattr(found, name) for name in ("runs", "drift", "floor", "history", "layers")}
     made = {
         "pooled": within_range(found),
+        "claims": stated(found).claims,
+        "relations": stated(found).relations,
         "sensitivity": scan_table(found),
         "classes": _rows(found, _classes, ["class", "recall", "changed"]),
         "flips": _rows(found, _flips, ["before", "after", "images"]),
