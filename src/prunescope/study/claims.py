@@ -100,16 +100,21 @@ def stated(found: Results) -> Stated:
         for row, shown in _relations(found, runs, measure, margin):
             raw[row["claim"]] = {**dict.fromkeys(CLAIM), **{k: v for k, v in row.items() if k in CLAIM}}, shown
             relations.append(row)
-    alpha = found.study.claims.alpha
-    rows = []
-    for name, claim in judged({name: shown for name, (_, shown) in raw.items()}, alpha=alpha).items():
-        mean, row = claim.difference, raw[name][0]
-        needed = None if claim.outcome != "undecided" or row["recipe"] is None else row["needed"](alpha / len(raw))
-        rows.append(
-            {**row, "outcome": claim.outcome, "value": mean.value, "low": mean.low, "high": mean.high, "runs": mean.n,
-             "margin": claim.margin, "p": claim.p, "p_equal": claim.p_equal, "needed": needed}
-        )  # fmt: skip
-    return Stated(pd.DataFrame(rows, columns=CLAIM), pd.DataFrame(relations, columns=RELATION), tuple(notes))
+    claims = pd.DataFrame(_judged(raw, found.study.claims.alpha), columns=CLAIM)
+    claims = claims.astype({"round": "Int64", "needed": "Int64"})
+    return Stated(claims, pd.DataFrame(relations, columns=RELATION), tuple(notes))
+
+
+def _judged(raw: Mapping[str, tuple[dict[str, Any], Evidence]], alpha: float) -> Iterator[dict[str, Any]]:
+    """Rows with outcomes, corrected for their number."""
+    outcomes = judged({name: shown for name, (_, shown) in raw.items()}, alpha=alpha)
+    for claim, (row, _) in zip(outcomes.values(), raw.values(), strict=True):
+        change, ask = claim.difference, row["needed"]
+        yield {
+            **row, "outcome": claim.outcome, "value": change.value, "low": change.low, "high": change.high,
+            "runs": change.n, "margin": claim.margin, "p": claim.p, "p_equal": claim.p_equal,
+            "needed": ask(alpha / len(raw)) if ask and claim.outcome == "undecided" else None,
+        }  # fmt: skip
 
 
 def _values(found: Results, measure: str) -> pd.DataFrame:
