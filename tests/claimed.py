@@ -45,7 +45,7 @@ def results_of(root: Path, *, seeds: int = 3, noise: float = 0.001, drift: float
     runs = pd.DataFrame(rows, columns=names)
     for column in names[-2:]:
         runs[column] += rng.normal(0, noise, len(runs)) + 0.01 * runs["seed"]
-    runs["mis.accuracy"], runs["density"], runs["checkpoint"] = runs["mis.mis"], runs["target"], "x"
+    runs["density"], runs["checkpoint"] = runs["target"], "x"
     moved = runs[(runs["role"] == "ticket")].copy()
     moved["value"] = 0.8 - drift * (moved["recipe"] != "nothing") + rng.normal(0, noise, len(moved))
     for column, part in zip(MEASURE, MAPS.split("/"), strict=True):

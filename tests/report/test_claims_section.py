@@ -60,6 +60,12 @@ def test_too_few_seeds_are_told(tmp_path: Path) -> None:
     assert f"{int(needed.median())} ticket seeds" in told
 
 
+def test_equal_titles_are_told_apart(tmp_path: Path) -> None:
+    found = results_of(tmp_path, claims={"margins": {"performance.top1": 0.01, "gradcam.accuracy": 0.01}})
+    found.runs["gradcam.accuracy"] = 0.5
+    assert {item.title for item in claim_view(found).tables} == {"Accuracy (performance)", "Accuracy (gradcam)"}
+
+
 def test_nothing_claimed_is_no_section(tmp_path: Path) -> None:
     found = results_of(tmp_path)
     found.runs = pd.DataFrame()

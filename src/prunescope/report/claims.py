@@ -68,7 +68,12 @@ def _titles(found: Results) -> dict[str, str]:
     for *measure, title in drifts:
         images = "both right" if measure[3] == "both_right" else "all images"
         told["/".join(measure)] = f"{title} ({measure[0]}, {images})"
-    return {measure: sentence_case(title) for measure, title in told.items()}
+    told = {measure: sentence_case(title) for measure, title in told.items()}
+    often = Counter(told.values())
+    return {
+        measure: title if often[title] == 1 else f"{title} ({measure.partition('.')[0]})"
+        for measure, title in told.items()
+    }
 
 
 def _counts(claims: pd.DataFrame) -> str:
