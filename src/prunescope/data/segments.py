@@ -108,10 +108,19 @@ class Segments:
     def pixels(self) -> Tensor:
         """How many pixels of all images show each concept, int64 (K,)."""
         coded = self.coded
-        counts = sum(
-            torch.bincount(part.flatten().int(), minlength=len(coded.table)) for part in coded.codes.split(256)
-        )
-        return counts @ (coded.table & coded.known[:, None]).long() if len(self) else torch.zeros(len(self.names)).long()
+        return self._counts() @ (coded.table & coded.known[:, None]).long()
+
+    def labelled(self) -> int:
+        """How many pixels of all images are labelled."""
+        return int(self._counts() @ self.coded.known.long())
+
+    def _counts(self) -> Tensor:
+        """How many pixels have each of the sets, int64 (S,)."""
+        coded = self.coded
+        counts = torch.zeros(len(coded.table), dtype=torch.int64)
+        for part in coded.codes.split(256):
+            counts += torch.bincount(part.flatten().int(), minlength=len(counts))
+        return counts
 
     @cached_property
     def fingerprint(self) -> str:

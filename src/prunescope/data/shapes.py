@@ -12,8 +12,8 @@ import torch
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import derive, numpy_generator
 from prunescope.data.drawing import BACKGROUNDS, COLOURS, SHAPES, TAG, TEXTURES, Array, Blobs, Scenes, draw
-from prunescope.data.shape_segments import CATEGORIES, SEGMENTS, coded
 from prunescope.data.segments import Coded, Segments
+from prunescope.data.shape_segments import CATEGORIES, SEGMENTS, coded
 from prunescope.data.sources import sources
 from prunescope.data.split import Dataset, Normalisation, Split
 
