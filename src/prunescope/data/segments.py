@@ -110,6 +110,16 @@ class Segments:
         coded = self.coded
         return self._counts() @ (coded.table & coded.known[:, None]).long()
 
+    def areas(self) -> Tensor:
+        """How many pixels of each image show each concept, int64 (N, K)."""
+        coded, found = self.coded, []
+        sets = len(coded.table)
+        for part in coded.codes.split(64):
+            keys = part.flatten(1).long() + sets * torch.arange(len(part))[:, None]
+            counts = torch.bincount(keys.flatten(), minlength=sets * len(part)).view(len(part), sets)
+            found.append(counts.double() @ (coded.table & coded.known[:, None]).double())
+        return torch.cat(found).long()
+
     def labelled(self) -> int:
         """How many pixels of all images are labelled."""
         return int(self._counts() @ self.coded.known.long())
