@@ -17,6 +17,8 @@ from prunescope.report.claims import COLUMNS as CLAIM_COLUMNS
 from prunescope.report.classes import by_class
 from prunescope.report.concepts import concept_tables
 from prunescope.report.cost import cost_tables
+from prunescope.report.detector_views import LEAD as DETECTORS
+from prunescope.report.detector_views import detector_views
 from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
@@ -70,6 +72,7 @@ def _content(found: Results) -> dict[str, Any]:
         "small": max(found.data["shape"][1:]) <= 64, "concepts": concepts, "classes": by_class(found),
         "unit_views": unit_views(found), "unit_lead": LEAD,
         "claims": claim_view(found), "claims_lead": CLAIMS_LEAD, "claim_columns": CLAIM_COLUMNS,
+        "detector_views": detector_views(found), "detector_lead": DETECTORS,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

@@ -6,14 +6,16 @@ import html
 from collections.abc import Iterable, Iterator
 
 from prunescope.report.answers import Answer, answers
+from prunescope.report.beside import UnitView
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
 from prunescope.report.claims import CLAIMS_LEAD, ClaimView, claim_view
 from prunescope.report.claims import COLUMNS as COLUMNS_OF_CLAIMS
+from prunescope.report.detector_views import detector_views
 from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
-from prunescope.report.unit_views import UnitView, unit_views
+from prunescope.report.unit_views import unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -36,7 +38,9 @@ def digest(found: Results) -> str:
     for table in verdicts(found):
         lines += _every_measure(table)
     for view in unit_views(found):
-        lines += _units(view)
+        lines += _units(view, "Which units matter")
+    for view in detector_views(found):
+        lines += _units(view, "What units detect")
     if rows := sparsity(found):
         lines += ["## Weights and sparsity", "", EFFECTIVE, "", *_table(list(COLUMNS), map(list, rows)), ""]
     return "\n".join(lines)
@@ -72,8 +76,8 @@ def _every_measure(table: Verdicts) -> Iterator[str]:
     yield from (*_table(columns, rows, text=3), "")
 
 
-def _units(view: UnitView) -> Iterator[str]:
-    yield from (f"## Which units matter, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
+def _units(view: UnitView, title: str) -> Iterator[str]:
+    yield from (f"## {title}, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
     for table in view.tables:
         rows = [[name, *(cell.text for cell in cells)] for name, cells in table.rows]
         yield from (f"### {_plain(table.title)}", "", *_table([table.corner, *table.columns], rows), "")

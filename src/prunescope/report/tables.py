@@ -11,6 +11,7 @@ import pandas as pd
 
 from prunescope.core.files import atomic_file
 from prunescope.core.types import Record
+from prunescope.report.detector_rows import detector_rows
 from prunescope.report.measures import within_range
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
@@ -35,6 +36,8 @@ TABLES = {
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
     "unit_layers": "one layer of one checkpoint: units, how many are dead, matter, do harm; mean CAR of the living",
     "unit_classes": "one class of one checkpoint: class CAR, mean over all living units",
+    "dissection": "one layer and category of one checkpoint, or `all`: units, dead, tied; detectors, those beyond "
+    "chance, and how many concepts they detect; mean overlap of the scored units with their best concept",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
     "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
@@ -53,6 +56,7 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
         "flips": _rows(found, _flips, ["before", "after", "images"]),
         "unit_layers": unit_layers(found),
         "unit_classes": unit_classes(found),
+        "dissection": detector_rows(found),
         "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),
         "concept_quality": _rows(found, _quality, ["probe", "concept", "auroc", "good"]),
     }
