@@ -2,10 +2,10 @@
 
 python benchmarks/dissection.py [--model resnet20] [--images 512] [--draws 20] [--threads 1]
 
-The usual way keeps the maps of every layer by hooks, sorts each unit's for its cut-off, then goes over units: enlarges all maps
-of one unit, compares, and intersects with the mask of every concept. It has no baseline of chance: ours is measured with and
-without one, with maps kept and with a second pass. Images are of `shapes`, the network is not trained. Peak memory is
-that of the process, less what it had before.
+The usual way keeps the maps of every layer by hooks, sorts each unit's for its cut-off, then goes over units: enlarges
+all maps of one unit, compares, and intersects with the mask of every concept. It has no baseline of chance: ours is
+measured with one draw and with many, with maps kept and with a second pass. Images are of `shapes`, the network is not
+trained. Peak memory is that of the process, less what it had before.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(name: str, given: argparse.Namespace, answer: Connection) -> None:
     split = Shapes(train=64, val=16, test=given.images, size=given.size).load().test
     model = build_model(given.model, classes=4, channels=3, seed=0)
     assert split.segments is not None
-    ways[name](model, split.subset(range(256)))  # kernels are chosen, labels are drawn
+    ways[name](model, split.subset(range(16)))  # kernels are chosen
     split.segments.pixels()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

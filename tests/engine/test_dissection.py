@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.study.nets import little
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -82,6 +83,37 @@ def test_equal_to_loops(memory: int, counters: int, monkeypatch: pytest.MonkeyPa
     assert found.scored.all()
 
 
+def test_equal_to_loops_for_a_trained_network() -> None:
+    data = ps.load_data({"name": "shapes", "train": 128, "val": 16, "test": 16, "size": 16})
+    with torch.random.fork_rng(devices=[]):
+        model = little(4, 3)
+    ps.fit(model, data.train, ps.Training(epochs=1, lr=0.05, batch_size=32, precision="32"), seed=0)
+    split = data.test.subset(range(10))
+    assert split.segments is not None
+    found = dissect(model, split, layers=["conv2"], question=Question(0.02, draws=1))
+    masks, orders = split.segments[:], Labels(split.segments, 1, 0).orders
+    iou, cutoffs = naive(outputs(model, "conv2", split), masks, orders, 0.02)
+    np.testing.assert_allclose(found.cutoffs, cutoffs, rtol=1e-5)
+    np.testing.assert_allclose(found.iou, iou[0], rtol=1e-6)
+    assert found.chance[:, 0] == pytest.approx(np.nanmax(iou[1], axis=1))
+
+
+def test_what_does_not_matter() -> None:
+    """The scale of a unit, and the order of images; the sign of a unit does."""
+    before = dissect(tiny_network(), DATA.test, question=FEW)
+    model = tiny_network()
+    with torch.no_grad():
+        model.conv2.weight[:4] *= 4  # type: ignore[index, operator, union-attr]
+        model.conv2.bias[:4] *= 4  # type: ignore[index, operator, union-attr]
+        model.conv2.weight[4:] *= -1  # type: ignore[index, operator, union-attr]
+        model.conv2.bias[4:] *= -1  # type: ignore[index, operator, union-attr]
+    after = dissect(model, DATA.test, question=FEW)
+    np.testing.assert_array_equal(after.iou[:10], before.iou[:10])
+    assert (after.iou[10:] != before.iou[10:]).any()
+    turned = dissect(tiny_network(), DATA.test.subset(range(31, -1, -1)), question=FEW)
+    np.testing.assert_allclose(turned.iou, before.iou, rtol=1e-6)
+
+
 def test_one_pass_and_two_say_the_same() -> None:
     model = tiny_network()
     once, twice = (dissect(model, DATA.test, question=replace(FEW, memory=memory)) for memory in (1 << 29, 0))
@@ -151,6 +183,10 @@ def test_a_painted_concept_is_found_by_the_unit_that_sees_it() -> None:
     assert found.best[5] < 0.04  # the green channel, in which nothing is painted
     assert not found.detector[5]
     assert set(found.detected(found.detector)) == {"red", "blue"}
+    reds = int((found.concept[found.detector] == 0).sum())
+    assert found.by_category(found.detector) == {"colour": (reds + 1, 2), "animal": (0, 0)}
+    above = (found.chance[found.scored] > 0.04).any(axis=1).sum()
+    assert found.beyond_by_chance == above / 20
 
 
 def test_a_unit_whose_labels_are_scrambled_detects_nothing_beyond_chance() -> None:

@@ -15,9 +15,17 @@ from prunescope.data.segments import Segments
 from prunescope.engine.detectors import Question
 from prunescope.engine.dissection import dissect
 from prunescope.probes.base import Subject, measure, probe
-from prunescope.probes.dissection import FACTS
+from prunescope.probes.dissection import FACTS, Dissect
 from prunescope.study.drift import drift
+from prunescope.testing import ProbeContract
 from prunescope.testing.samples import tiny_data, tiny_network
+
+
+class TestASecondPass(ProbeContract):
+    """What every probe must do, also where the network runs twice."""
+
+    probe = Dissect(quantile=0.02, draws=3, memory=0)
+
 
 DATA = tiny_data()
 DEAD = [1, 4]

@@ -136,6 +136,14 @@ class Dissection:
         """The distinct concepts of some units, bool (U,): the unique detectors."""
         return tuple(self.names[i] for i in np.unique(self.concept[units & self.scored]))
 
+    def by_category(self, units: Array) -> dict[str, tuple[int, int]]:
+        """{category: (how many of some units, bool (U,), detect one of its concepts, how many concepts these are)}."""
+        kinds, chosen = np.array(self.categories), self.concept[units & self.scored]
+        return {
+            kind: (int((kinds[chosen] == kind).sum()), len(np.unique(chosen[kinds[chosen] == kind])))
+            for kind in dict.fromkeys(self.categories)
+        }
+
     def table(self, values: Array) -> Array:
         """A value of every unit (U,) as (layers, units of the widest), NaN behind the end of the narrower."""
         return padded(np.split(values, np.cumsum(list(self.layers.values()))[:-1]))
