@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.study.nets import little
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -85,8 +84,7 @@ def test_equal_to_loops(memory: int, counters: int, monkeypatch: pytest.MonkeyPa
 
 def test_equal_to_loops_for_a_trained_network() -> None:
     data = ps.load_data({"name": "shapes", "train": 128, "val": 16, "test": 16, "size": 16})
-    with torch.random.fork_rng(devices=[]):
-        model = little(4, 3)
+    model = ps.build_model("tests.study.nets:little", classes=4, channels=3, seed=0)
     ps.fit(model, data.train, ps.Training(epochs=1, lr=0.05, batch_size=32, precision="32"), seed=0)
     split = data.test.subset(range(10))
     assert split.segments is not None
