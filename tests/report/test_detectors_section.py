@@ -108,16 +108,29 @@ def test_concepts_of_a_category_are_counted_once_whichever_layer_detects_them(fo
         assert mine["all"] == sum(map(len, kinds.values())) == record.metrics["unique_beyond"]
 
 
+def test_detectors_are_counted_by_category(found: Results) -> None:
+    for category, texts in rows(found, "Detectors beyond chance by what they detect").items():
+        for round_ in (1, 2):
+            counts = []
+            for record in records(found, round_):
+                concepts = record.arrays["unit.concept"][record.arrays["unit.beyond"]].tolist()
+                counts.append(sum(record.info["categories"][concept] == category for concept in concepts))
+            assert texts[round_] == f"{np.mean(counts):.1f}".removesuffix(".0")
+
+
 def test_words_say_what_the_records_say(found: Results) -> None:
     words = view(found).words
     last, dense = records(found, 2), records(found, 0)
     scored = [r.metrics["detectors"] for r in last]
-    assert f"{percent(float(np.mean(scored)))} of the scored units overlap with a concept by more than 0.04" in words[0]
+    assert f"scored {percent(float(np.mean(scored)))} overlap with a concept by more than 0.04" in words[0]
+    assert f"no image changes {percent(float(np.mean([r.metrics['dead'] for r in last])))} of the units" in words[0]
+    count = [int(r.arrays["unit.beyond"].sum()) for r in last]
+    assert f" {np.mean(count):.1f}".removesuffix(".0") + " units, " in words[0]
     chance = float(np.mean([r.metrics["detectors_by_chance"] for r in last]))
     assert f"with the labels of other images {percent(chance)} would" in words[0]
     sure = [r.metrics["beyond"] for r in dense]
     low, high = percent(min(sure)), percent(max(sure))
-    assert f"beyond chance (dense: {low if low == high else f'{low} to {high}'})" in words[0]
+    assert f"{low if low == high else f'{low} to {high}'}), measured on 80 test images and 4 draws" in words[0]
     names = last[0].info["concepts"]
 
     def concepts(of: list[Record]) -> set[str]:

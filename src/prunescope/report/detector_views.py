@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from prunescope.core.types import Record
@@ -57,8 +58,8 @@ class _View(Beside):
             self.heat(kinds, "category", "concepts_beyond", f"Concepts that are detected beyond chance, {title}",
                       f"How many of a category, by units of any layer. {self.how}", text=_count),
             self.heat(layers, "layer", "share", f"Units above the threshold, by chance or not, {title}", scored),
-            self.heat(kinds, "category", "sure", f"Units that detect a concept of a category beyond chance, {title}",
-                      scored),
+            self.heat(kinds, "category", "beyond", f"Detectors beyond chance by what they detect, {title}",
+                      f"How many units of all layers. {self.how}", text=_count),
             self.heat(layers, "layer", "iou", f"Overlap with the best concept, {title}",
                       f"Intersection over union, mean of the scored units. {self.how}", text=number),
             self.heat(layers, "layer", "gone", f"Units that no image changes, {title}",
@@ -85,10 +86,12 @@ class _View(Beside):
         told = self._records()[1]
         info, chance = told[0].info, pd.Series([record.metrics["detectors_by_chance"] for record in told])
         yield (
-            f"With {self.last} of the {self.kept}, {percent(last['share'])} of the scored units overlap with a concept "
-            f"by more than {info['threshold']:g} (dense: {span(dense['share'])}); with the labels of other images "
-            f"{percent(float(chance.mean()))} would. {percent(last['sure'])} detect a concept beyond chance (dense: "
-            f"{span(dense['sure'])}), measured on {info['images']:,} {info['split']} images and {info['draws']} draws."
+            f"With {self.last} of the {self.kept}, no image changes {percent(last['gone'])} of the units. Of those "
+            f"scored {percent(last['share'])} overlap with a concept by more than {info['threshold']:g} (dense: "
+            f"{span(dense['share'])}); with the labels of other images {percent(float(chance.mean()))} would. "
+            f"{_count(last['beyond'])} units, {percent(last['sure'])}, detect a concept beyond chance (dense: "
+            f"{span(dense['beyond'], _count)}, {span(dense['sure'])}), measured on {info['images']:,} {info['split']} "
+            f"images and {info['draws']} draws."
         )
 
     def _concepts(self) -> Iterator[str]:
@@ -117,8 +120,12 @@ class _View(Beside):
 
 
 def _count(value: float) -> str:
-    """A mean of counts: `3`, `2.5`; "–" of none."""
-    return number(value).rstrip("0").removesuffix(".") if value else "0"
+    """A mean of counts; "–" of none.
+
+    >>> _count(100.0), _count(2.6667)
+    ('100', '2.7')
+    """
+    return f"{value:.1f}".removesuffix(".0") if np.isfinite(value) else "–"
 
 
 def _listed(names: set[str]) -> str:
