@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import prunescope as ps
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.data.segments import Segments
@@ -119,6 +123,41 @@ def test_concepts_without_positives_are_named_and_others_out_of_reach_too() -> N
     assert not (record.arrays["unit.concept"] == 3).any()
     large = [name for name, area in zip(segments.names, record.info["area"], strict=True) if area > 0.005 / 0.04]
     assert record.info["out_of_reach"] == large
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco"])
+def test_from_files_to_detectors(tmp_path: Path, kind: str) -> None:
+    """Red squares on grey in image files, labelled in PNGs or a COCO file, and a unit that sees red."""
+    random, notes = np.random.default_rng(0), dict[str, list[dict[str, object]]](images=[], annotations=[])
+    notes["categories"] = [{"id": 1, "name": "square", "supercategory": "shape"}, {"id": 2, "name": "unicorn"}]
+    for number in range(40):
+        name = f"{'ab'[number % 2]}/{number}.png"
+        pixels, values = random.integers(100, 120, (16, 16, 3), dtype=np.uint8), np.zeros((16, 16), np.uint8)
+        top, left = random.integers(0, 14, 2).tolist()
+        pixels[top : top + 2, left : left + 2, 0] = random.integers(200, 255, (2, 2))
+        values[top : top + 2, left : left + 2] = 1
+        for folder, array in (("images", pixels), ("labels", values)):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / name)
+        corners = [left, top, left + 2, top, left + 2, top + 2, left, top + 2]
+        notes["images"].append({"id": number, "file_name": name, "width": 16, "height": 16})
+        notes["annotations"].append({"image_id": number, "category_id": 1, "segmentation": [corners]})
+    (tmp_path / "labels" / "names.txt").write_text("background\nsquare,shape\nunicorn\n")
+    (tmp_path / "instances.json").write_text(json.dumps(notes))
+    segments = tmp_path / ("labels" if kind == "voc" else "instances.json")
+    data = ps.load_data({
+        "name": "folder", "root": tmp_path / "images", "segments": segments, "size": 16, "test_fraction": 0.5,
+        "cache": False,
+    })  # fmt: skip
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 0.01, 0.003], [0.01, 0.003, 1.0]])[:, :, None, None])
+    found = ps.dissect(model, data.test, question=Question(quantile=0.0155))
+    assert found.absent == ("unicorn",)
+    assert [found.names[i] for i in found.concept.tolist()] == ["square"] * 2
+    assert found.best[0] > 0.9
+    assert found.beyond.tolist() == [True, False]
+    assert found.categories == ("shape", "object")
 
 
 def test_bad_input_is_refused() -> None:
