@@ -2,8 +2,9 @@
 
     python examples/squeezenet_filters.py car --weights FILE --images FOLDER --classes FILE.csv --work FOLDER [--part 0]
 
-Files and images as for `examples/squeezenet.py`. The work is cut into pieces, one for each half of the images and of
-the layers; each is saved when it is done, and a run that was ended goes on with the pieces that are missing.
+Files and images as for `examples/squeezenet.py`. The work is cut into pieces, one for each tenth of the images and half
+of the layers; each is saved when it is done, and a run that was ended goes on with the pieces that are missing. A piece
+holds predictions, no image.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from prunescope.probes.concepts.cav import Scaling, fit_cavs
 PARTS = ("features.0", "features.7.squeeze")
 #: Classes below are animals in ImageNet's order, and from there on things, food and landscapes.
 ANIMALS = 398
-#: One of so many images of things is in each of their pieces.
-STRIDE = 7
+#: Pieces of the images: each is spread evenly over the classes.
+PIECES = 10
 #: Layers whose filters are looked at.
 LOOKED_AT = ["features.0", "features.3.squeeze", "features.3.expand1x1", "features.3.expand3x3"]
 #: Where concept scores are read: the maps before the classifier, averaged over places.
@@ -50,9 +51,9 @@ EFFORT = ps.Effort(precision="bf16", memory=3 * 2**30)
 
 
 def pieces(labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Positions of the images of each piece, spread evenly over the classes; every second animal."""
-    animals, things = ((labels < ANIMALS).nonzero()[:, 0], (labels >= ANIMALS).nonzero()[:, 0])
-    return {"animals": animals[:-1:2], "things0": things[0::STRIDE], "things1": things[3::STRIDE]}
+    """Positions of the images of each piece."""
+    order = labels.argsort(stable=True)
+    return {f"images{piece}": order[piece::PIECES] for piece in range(PIECES)}
 
 
 def network_of(weights: Path) -> nn.Module:
@@ -137,12 +138,11 @@ def concepts(network: nn.Module, split: ps.Split) -> tuple[torch.Tensor, list[di
 
 
 def reasons(network: nn.Module, split: ps.Split, work: Path) -> None:
-    """Agreement of heat maps and of concept scores without a sample of filters, on every second image."""
+    """Agreement of heat maps and of concept scores without a sample of filters, on the images of two pieces."""
     generator = torch_generator(0, "filters whose reasons are looked at")
     channels = Ablator(network, split).channels
     sample = {name: torch.randperm(n, generator=generator)[:SAMPLE].tolist() for name, n in channels.items()}
-    index = torch.cat(list(pieces(split.labels).values())).sort().values[::2]
-    some = split.subset(index)
+    some = split.subset(torch.cat(list(pieces(split.labels).values())[:2]).sort().values)
     directions, facts = concepts(network, split)
     pd.DataFrame(facts).to_csv(work / "concepts.csv", index=False)
     scores = ps.concept_agreement(network, some, sample, directions, at=AT, on_worlds=_told("concepts"))

@@ -6,7 +6,8 @@
 the pruned ones are. `orders.csv`, `curves.csv`, `enrichment.csv`: as `Comparison` gives them. `differences.csv`:
 greedy CAR less each rival, image by image. `colour.csv`: rank correlation of the place in an order with the colour
 index. `redundancy.csv`: whether what goes in the first half of an order has a like among the filters that are left.
-`classes.csv`, `agreement.csv`: the class of a filter's best patches beside the classes that it is needed for.
+`classes.csv`, `agreement.csv`: the class of a filter's best patches beside the classes that it is needed for. Rows of
+layers and networks of which there are no pieces stay as they are in FOLDER.
 """
 
 from __future__ import annotations
@@ -178,9 +179,20 @@ def main() -> None:
                 tables[name].append(pd.concat([pd.Series(network, table.index, name="network"), table], axis=1))
     given.out.mkdir(parents=True, exist_ok=True)
     for name, frames in tables.items():
-        frame = pd.concat(frames).drop_duplicates()
-        frame.round(5).to_csv(given.out / f"{name}.csv", index=False)
-        print(f"{name}.csv: {len(frame)} rows")
+        file = given.out / f"{name}.csv"
+        frame = with_old(pd.concat(frames).drop_duplicates().round(5), file)
+        frame.to_csv(file, index=False)
+        print(f"{file.name}: {len(frame)} rows")
+
+
+def with_old(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """Rows that the file has of other networks, layers and seeds, and these, in order."""
+    if not file.exists():
+        return frame
+    keys, old = [key for key in ("network", "layer", "seed") if key in frame], pd.read_csv(file)
+    known = pd.MultiIndex.from_frame(frame[keys].astype(str))
+    kept = old[~pd.MultiIndex.from_frame(old[keys].astype(str)).isin(known)]
+    return pd.concat([kept, frame]).sort_values(keys, kind="stable")
 
 
 if __name__ == "__main__":

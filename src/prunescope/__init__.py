@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunescope.engine.agreement import explanation_agreement as explanation_agreement
     from prunescope.engine.concept_agreement import concept_agreement as concept_agreement
     from prunescope.engine.cost import cost as cost
+    from prunescope.engine.dissection import dissect as dissect
     from prunescope.engine.distillation import Distillation as Distillation
     from prunescope.engine.distillation import Teacher as Teacher
     from prunescope.engine.extremes import extremes as extremes
@@ -86,7 +87,7 @@ _HOMES = {
     "Augmentation": "data.augment", "load_data": "data.load", "Dataset": "data.split", "Split": "data.split",
     "Effort": "engine.ablation.answers", "Look": "engine.sees.look", "what_filters_see": "engine.sees.look",
     "receptive_fields": "models.receptive", "car": "probes.car", "cost": "engine.cost",
-    "extremes": "engine.extremes", "mis": "engine.mis",
+    "extremes": "engine.extremes", "mis": "engine.mis", "dissect": "engine.dissection",
     "Distillation": "engine.distillation", "Teacher": "engine.distillation",
     "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training",
     "Checkpoint": "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export",

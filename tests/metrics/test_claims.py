@@ -9,7 +9,17 @@ import pytest
 from scipy import stats
 
 from prunescope.core.errors import PrunescopeError
-from prunescope.metrics.claims import claims, permutation_within
+from prunescope.metrics.claims import (
+    Evidence,
+    claims,
+    evidence,
+    judged,
+    permutation_within,
+    pooled_correlation,
+    runs_needed,
+    shared_spread,
+)
+from prunescope.metrics.statistics import Interval, pooled_spread
 
 
 def test_p_values_equal_scipys_corrected_for_the_number_of_claims() -> None:
@@ -105,3 +115,80 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(PrunescopeError, match=r"must be \(runs,\)"):
         permutation_within(np.zeros(3), np.zeros(4), ["a"] * 3)
     assert claims({}, 0.1) == {}
+
+
+def test_a_spread_known_from_all_densities_counts_for_what_it_knows() -> None:
+    generator = np.random.default_rng(0)
+    runs = [generator.normal(0.1, 0.02, 3) for _ in range(4)]
+    spread = shared_spread(runs)
+    assert spread.sd == pytest.approx(np.sqrt(np.mean([values.var(ddof=1) for values in runs])))
+    assert spread.dof == pytest.approx(2 * 4 / (1 + 3 / 4))
+    found = evidence(runs[0], 0.05, spread)
+    error = spread.sd / np.sqrt(3)
+    assert found.p == pytest.approx(2 * stats.t.sf(runs[0].mean() / error, spread.dof))
+    assert found.p_equal == pytest.approx(stats.t.sf((0.05 - runs[0].mean()) / error, spread.dof))
+    assert found.effect.high - found.effect.low == pytest.approx(2 * stats.t.ppf(0.975, spread.dof) * error)
+    alone = evidence(runs[0], 0.05, shared_spread(runs[:1]))
+    assert (alone.p, alone.p_equal) == pytest.approx((evidence(runs[0], 0.05).p, evidence(runs[0], 0.05).p_equal))
+    assert np.isnan(evidence(np.array([0.2]), 0.05, shared_spread([np.array([0.2])])).p)
+
+
+def test_seeds_that_share_a_control_are_not_counted_twice() -> None:
+    """2,000 simulated recipes of eight densities and two seeds, each seed's control shared by its eight tickets."""
+    generator, wrong, equal, naive = np.random.default_rng(2), 0, 0, 0
+    for _ in range(2000):
+        control, tickets = generator.normal(0, 0.02, 2), generator.normal(0, 0.02, (8, 2))
+        none, at_margin = list(tickets - control), list(tickets - control + 0.05)
+        wrong += evidence(none[0], 0.05, shared_spread(none)).p < 0.05
+        equal += evidence(at_margin[0], 0.05, shared_spread(at_margin)).p_equal < 0.05
+        naive += evidence(none[0], 0.05, pooled_spread(none)).p < 0.05
+    assert 20 <= wrong <= 100  # 5 % at most, and not so careful that nothing is ever shown
+    assert 20 <= equal <= 100
+    assert naive > 125  # where the control is forgotten
+
+
+def test_claims_of_any_kind_share_one_correction() -> None:
+    interval = Interval(0.2, 0.1, 0.3, 8)
+    found = judged({"a": Evidence(interval, 0.05, 0.03, 0.9), "b": Evidence(interval, 0.05, 0.01, 0.9)})
+    assert [(item.p, item.outcome) for item in found.values()] == [(0.03, "supported"), (0.02, "supported")]
+    three = judged({str(i): Evidence(interval, 0.05, 0.03, 0.9) for i in range(3)})
+    assert {(round(item.p, 6), item.outcome) for item in three.values()} == {(0.09, "undecided")}
+
+
+@pytest.mark.parametrize("mean", [0.03, 0.012, 0.0, 0.004, -0.004, -0.03])
+def test_as_many_runs_as_are_needed_decide_as_often_as_promised(mean: float) -> None:
+    n = runs_needed(mean, 0.02, 0.01)
+    assert n is not None
+
+    def decided(runs: int) -> float:
+        x = np.random.default_rng(2).normal(mean, 0.02, (4000, runs))
+        error = x.std(1, ddof=1) / np.sqrt(runs)
+        if abs(mean) >= 0.01:
+            return float((stats.ttest_1samp(x, 0, axis=1).pvalue < 0.05).mean())
+        return float((stats.t.sf((0.01 - np.abs(x.mean(1))) / error, runs - 1) < 0.05).mean())
+
+    assert decided(n) >= 0.78
+    assert decided(n - 1) < 0.82
+
+
+def test_what_no_number_of_runs_would_decide() -> None:
+    assert runs_needed(0.00999, 0.02, 0.01) is None
+    assert runs_needed(float("nan"), 0.02, 0.01) is None
+    assert runs_needed(0.02, float("nan"), 0.01) is None
+    assert runs_needed(0.02, 0.0, 0.01) == runs_needed(5.0, 1e-6, 0.01) == 2
+
+
+def test_the_pooled_correlation_equals_numpys() -> None:
+    x, y = np.random.default_rng(3).normal(size=(2, 20))
+    y[4] = np.nan
+    known = np.isfinite(y)
+    found, p = pooled_correlation(x, y)
+    r = np.corrcoef(x[known], y[known])[0, 1]
+    half = stats.norm.ppf(0.975) / np.sqrt(19 - 3)
+    assert found.value == pytest.approx(r)
+    assert (found.low, found.high) == pytest.approx((np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)))
+    assert p == pytest.approx(2 * stats.t.sf(abs(r) * np.sqrt(17 / (1 - r * r)), 17))
+    assert (found.n, found.dropped) == (19, 1)
+    assert np.isnan(pooled_correlation(np.ones(9), np.arange(9.0))[1])
+    with pytest.raises(PrunescopeError, match=r"two arrays \(runs,\)"):
+        pooled_correlation(np.ones(3), np.ones(4))

@@ -29,7 +29,12 @@ def evil(classes: int = 4) -> Dataset:
 
 def _renamed(split: Split, classes: int) -> Split:
     names = tuple(f"{('</style>', SCRIPT)[i % 2 == 0]}{i}" for i in range(len(split.concept_names)))
-    return replace(split, classes=NAMES[:classes], concept_names=names, labels=split.labels % classes)
+    assert split.segments is not None
+    seen = tuple(f"{NAMES[i % 4]}{i}" for i in range(len(split.segments.names)))
+    segments = replace(split.segments, names=seen, categories=tuple(f"<i>{c}" for c in split.segments.categories))
+    return replace(
+        split, classes=NAMES[:classes], concept_names=names, labels=split.labels % classes, segments=segments
+    )  # fmt: skip
 
 
 def many(classes: int = 200) -> Dataset:

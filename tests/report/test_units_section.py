@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hostile_study import RECIPE, run
 
+from prunescope.report.beside import UnitView
 from prunescope.report.build import render
 from prunescope.report.digest import digest
 from prunescope.report.heat import HeatTable
 from prunescope.report.measures import headlines
 from prunescope.report.places import dense_points, percent, tickets
 from prunescope.report.tables import tables
-from prunescope.report.unit_views import UnitView, unit_views
+from prunescope.report.unit_views import unit_views
 from prunescope.study.plan import Point
 from prunescope.study.results import Results, results
 

@@ -9,6 +9,8 @@ from prunescope.data.digits import Digits
 from prunescope.data.folder import Folder
 from prunescope.data.ham10000 import Ham10000
 from prunescope.data.load import load_data
+from prunescope.data.segmented import Segmented
+from prunescope.data.segments import Segments
 from prunescope.data.shapes import Shapes
 from prunescope.data.sources import sources
 from prunescope.data.split import Dataset, Normalisation, Split
@@ -25,6 +27,8 @@ __all__ = [
     "Folder",
     "Ham10000",
     "Normalisation",
+    "Segmented",
+    "Segments",
     "Shapes",
     "Split",
     "load_data",

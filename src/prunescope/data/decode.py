@@ -61,6 +61,15 @@ class Decoding:
             raise PrunescopeError(f"cannot read image {path}: {error}") from error
         return pixels.transpose(2, 0, 1) if self.channels == 3 else pixels[None]
 
+    def labels(self, values: Array) -> Array:
+        """Numbers of pixels (H, W), int32, cut and resized as the image is, to the nearest pixel: (size, size)."""
+        if values.shape == (self.size, self.size):
+            return values
+        fitted = ImageOps.fit(
+            Image.fromarray(values.astype(np.int32)), (self.size, self.size), Image.Resampling.NEAREST
+        )
+        return np.asarray(fitted, np.int32)
+
     def _fitted(self, image: Image.Image) -> Image.Image:
         mode = "RGB" if self.channels == 3 else "L"
         image.draft(None, (2 * self.size, 2 * self.size))

@@ -75,6 +75,19 @@ def draw(scenes: Scenes, size: int) -> tuple[Array, Array]:
     return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8), distance < 0
 
 
+def regions(scenes: Scenes, size: int) -> Array:
+    """What lies on top at each pixel, uint8 (B, size, size): 0 the background, 1 the object, 2 the tag, 3 and on the
+    distractors. A pixel belongs to a shape when its centre does, as in the objects' pixels that `draw` gives."""
+    found = np.zeros((len(scenes.background), size, size), np.uint8)
+    for number, (present, blobs) in enumerate(scenes.distractors, 3):
+        rows = np.flatnonzero(present)
+        found[rows] = np.where(_distance(blobs, size, rows) < 0, np.uint8(number), found[rows])
+    found[_distance(scenes.objects, size) < 0] = 1
+    side = _tag_side(size)
+    found[scenes.tag, -side:, -side:] = 2
+    return found
+
+
 def _grid(size: int) -> tuple[Array, Array]:
     """Coordinates of the pixel centres as shares of the side: x (1, 1, size), y (1, size, 1)."""
     centre = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -204,6 +217,10 @@ def _interpolation(knots: int, size: int) -> Array:
 
 
 def _stick_tags(canvas: Array, tag: Array) -> None:
-    side = max(2, round(TAG * canvas.shape[-1]))
+    side = _tag_side(canvas.shape[-1])
     canvas[tag, :, -side - 1 :, -side - 1 :] *= 0.45  # a dark rim, so that it shows on bright backgrounds
     canvas[tag, :, -side:, -side:] = 0.97
+
+
+def _tag_side(size: int) -> int:
+    return max(2, round(TAG * size))

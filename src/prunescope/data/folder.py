@@ -15,6 +15,8 @@ from prunescope.data.concept_sources import class_table, concept_folders
 from prunescope.data.decode import SUFFIXES, Decoding
 from prunescope.data.listing import image_files, subfolders
 from prunescope.data.partition import partition
+from prunescope.data.pixel_labels import pixel_labels
+from prunescope.data.segments import Segments
 from prunescope.data.sources import sources
 from prunescope.data.split import NAMES, Dataset, Normalisation, Split
 
@@ -37,6 +39,8 @@ class Folder:
         cache: keep the decoded images.
         concept_table: CSV file of classes x concepts, see `prunescope.data.concept_sources.class_table`.
         concepts: folder of example images of concepts (`NAME/positive`, `NAME/negative`): the concept bank.
+        segments: labels of pixels: a COCO file, or a folder of PNGs, see `prunescope.data.pixel_labels`.
+        segment_names: what the values in the PNGs mean, when the folder has no `names.txt`.
     """
 
     root: Path
@@ -49,9 +53,13 @@ class Folder:
     cache: bool = True
     concept_table: Path | None = None
     concepts: Path | None = None
+    segments: Path | None = None
+    segment_names: Path | None = None
 
     def __post_init__(self) -> None:
         Decoding(self.size, self.channels)  # refuses wrong values
+        if self.segment_names is not None and self.segments is None:
+            raise PrunescopeError("folder: segment_names needs segments, the folder of PNGs")
 
     def load(self) -> Dataset:
         """List, split, decode (or read the cache)."""
@@ -63,6 +71,7 @@ class Folder:
         chosen = {name: choose(images, index) for name, index in positions.items()}
         normalisation = Normalisation.of(chosen["train"])
         names, table = self._table(classes)
+        pixels = self._segments(root, files, decoding)
 
         def part(name: str) -> Split:
             index = positions[name]
@@ -75,6 +84,7 @@ class Folder:
                 concepts=None if table is None else table[labels[index]],
                 concept_names=names,
                 concept_level="class" if names else "image",
+                segments=None if pixels is None else pixels.subset(index),
             )
 
         bank = None
@@ -89,6 +99,12 @@ class Folder:
         if self.concept_table is None:
             return (), None
         return class_table(Path(self.concept_table).expanduser(), classes)
+
+    def _segments(self, root: Path, files: list[str], decoding: Decoding) -> Segments | None:
+        if self.segments is None:
+            return None
+        names = None if self.segment_names is None else Path(self.segment_names).expanduser()
+        return pixel_labels(Path(self.segments).expanduser(), root, files, decoding, names=names)
 
     def _parts(self, labels: Tensor, parts: np.ndarray, classes: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Positions of train, val, test."""

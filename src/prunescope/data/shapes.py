@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import derive, numpy_generator
 from prunescope.data.drawing import BACKGROUNDS, COLOURS, SHAPES, TAG, TEXTURES, Array, Blobs, Scenes, draw
+from prunescope.data.segments import Coded, Segments
+from prunescope.data.shape_segments import CATEGORIES, SEGMENTS, coded
 from prunescope.data.sources import sources
 from prunescope.data.split import Dataset, Normalisation, Split
 
@@ -112,7 +115,15 @@ class Shapes:
             "concepts": torch.from_numpy(concepts),
             "concept_names": CONCEPTS,
             "masks": torch.from_numpy(masks),
+            "segments": Segments(
+                SEGMENTS, CATEGORIES, (n, self.size, self.size), partial(self._segments, name, n, strength), identity=""
+            ),
         }
+
+    def _segments(self, name: str, n: int, strength: float) -> Coded:
+        """The same scenes once more, without their pixels."""
+        seeds = (derive(self.seed, "shapes", name, start) for start in range(0, n, _CHUNK))
+        return coded((sample(seed, strength)[1] for seed in seeds), n, self.size)
 
     def _info(self) -> dict[str, Any]:
         causal = [*SHAPES, *TEXTURES]

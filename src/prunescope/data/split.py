@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prunescope.core.errors import PrunescopeError
+from prunescope.data.segments import Segments
 
 NAMES = ("train", "val", "test")
 
@@ -76,6 +77,7 @@ class Split:
         concept_level: `image` (labelled per image) or `class` (constant within a class, so a bottleneck on them
             can name the class whatever the network sees; the report says which kind it shows).
         masks: bool (N, H, W), True on the labelled object; None when unknown.
+        segments: labels of pixels, of the images' size; None when there are none.
     """
 
     images: Images
@@ -87,6 +89,7 @@ class Split:
     concept_names: tuple[str, ...] = ()
     concept_level: str = "image"
     masks: Tensor | None = None
+    segments: Segments | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", np.asarray(self.ids, dtype=np.str_))
@@ -100,6 +103,11 @@ class Split:
                 raise PrunescopeError(f"concepts have shape {shape}, but {len(self.concept_names)} names")
         if self.masks is not None:
             lengths["masks"] = len(self.masks)
+        if self.segments is not None:
+            lengths["segments"] = len(self.segments)
+            if self.segments.shape[1:] != tuple(self.images.shape[2:]):
+                sizes = " x ".join(map(str, self.segments.shape[1:])), " x ".join(map(str, self.images.shape[2:]))
+                raise PrunescopeError(f"segments label {sizes[0]} pixels, but images have {sizes[1]}")
         wrong = {name: length for name, length in lengths.items() if length != n}
         if wrong:
             raise PrunescopeError(
@@ -130,6 +138,7 @@ class Split:
             ids=self.ids[index.numpy()],
             concepts=None if self.concepts is None else self.concepts[index],
             masks=None if self.masks is None else self.masks[index],
+            segments=None if self.segments is None else self.segments.subset(index),
         )
 
     def batches(self, batch_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -142,7 +151,7 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits: a hash over pixels, labels, ids, concepts, masks and normalisation."""
+        """16 hex digits: a hash over pixels, labels, ids, concepts, masks, segments and normalisation."""
         digest = hashlib.sha256(repr((self.shape, self.concept_level)).encode())
         for start in range(0, len(self), 1024):
             digest.update(np.ascontiguousarray(self.images[start : start + 1024].numpy()).tobytes())
@@ -152,6 +161,8 @@ class Split:
             digest.update(self.concepts.numpy().tobytes())
         if self.masks is not None:
             digest.update(self.masks.numpy().tobytes())
+        if self.segments is not None:
+            digest.update(self.segments.fingerprint.encode())
         return digest.hexdigest()[:16]
 
 

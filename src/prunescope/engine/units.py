@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError, choices
-from prunescope.models.layers import CONVOLUTIONS, NORMS, execution_order, matches, require_matches
+from prunescope.models.layers import CONVOLUTIONS, NORMS, execution_order, is_auxiliary, matches, require_matches
 
 #: What a layer with units is: `conv`, `linear`, or `norm` (batch, layer, group).
 Kind = Literal["conv", "linear", "norm"]
@@ -41,6 +41,28 @@ def unit_layers(model: nn.Module, layers: Sequence[str] = (), kinds: Sequence[Ki
     if not found:
         raise PrunescopeError(f"{type(model).__name__} has no layer of kind {' or '.join(kinds)} that runs")
     return found
+
+
+def behind_norms(model: nn.Module, layers: Sequence[str] = (), *, what: str = "units") -> dict[str, str]:
+    """{convolution: the module whose output is watched}: its batch norm where that runs right behind it.
+
+    Args:
+        layers: names or patterns of convolutions; none: all that run.
+        what: for messages.
+
+    Raises:
+        PrunescopeError: a pattern that matches nothing, or no convolution.
+    """
+    order, modules = execution_order(model), dict(model.named_modules())
+    behind = dict(zip(order, [*order[1:], ""], strict=True))
+    known = [name for name in order if isinstance(modules[name], CONVOLUTIONS) and not is_auxiliary(name)]
+    if layers:
+        require_matches(layers, known, "layers")
+        known = [name for name in known if any(matches(name, pattern) for pattern in layers)]
+    if not known:
+        raise PrunescopeError(f"{what}: {type(model).__name__} has no convolutions")
+    normed = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return {name: behind[name] if isinstance(modules.get(behind[name]), normed) else name for name in known}
 
 
 def _all(model: nn.Module) -> dict[str, Kind]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, similarity, unit_scores
+from prunescope.metrics.dissection import same, spread, still
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -106,6 +107,19 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
         Distance(
             "paired_change", unit_scores.paired_change, "change of the units that live in both", "score", None,
             "layer", _SIGNED, unit_by_unit=True,
+        ),
+    ),
+    "unit_concepts": (
+        Distance(
+            "spread", spread, "which concepts a layer's units detect", "total variation", False, "layer"
+        ),
+        Distance(
+            "still", still, "units that still detect the same concept", "share of detectors", True, "layer",
+            unit_by_unit=True,
+        ),
+        Distance(
+            "same", same, "same concept where both are detectors", "share of detectors", True, "layer",
+            unit_by_unit=True,
         ),
     ),
     "unit_orders": (

@@ -77,7 +77,7 @@ class Spread:
     """A standard deviation between runs and the degrees of freedom behind it."""
 
     sd: float
-    dof: int
+    dof: float
 
 
 def pooled_spread(groups: Sequence[Array]) -> Spread:

@@ -14,9 +14,9 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
 from prunescope.engine.sweep import Needs, Pass, sweep
+from prunescope.engine.units import behind_norms
 from prunescope.metrics.selectivity import class_selectivity, class_selectivity_of_means
 from prunescope.metrics.unit_scores import padded
-from prunescope.models.layers import CONVOLUTIONS, execution_order, is_auxiliary, matches, require_matches
 from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.unit_layers import dead_units
 
@@ -65,7 +65,9 @@ class Selectivity(Probe):
             raise PrunescopeError(f"selectivity: cover is a share above 0 and up to 1, got {self.cover}")
 
     def start(self, subject: Subject) -> _Gatherer:
-        return _Gatherer(self, subject.model, subject.data.test, _places(subject.model, self.layers))
+        return _Gatherer(
+            self, subject.model, subject.data.test, behind_norms(subject.model, self.layers, what="selectivity")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,26 +112,14 @@ def selectivity(
     """
     if not len(split):
         raise PrunescopeError("selectivity: the split has no images")
-    gatherer = _Gatherer(Selectivity(tuple(layers), best, cover), model, split, _places(model, layers))
+    gatherer = _Gatherer(
+        Selectivity(tuple(layers), best, cover), model, split, behind_norms(model, layers, what="selectivity")
+    )
     (record,) = sweep(
         model, {"test": split}, [gatherer], batch_size=batch_size, device=device, on_batch=on_batch
     )  # fmt: skip
     found = (record.arrays[f"unit.{name}"] for name in ("selectivity", "best_selectivity", "means", "dead"))
     return ClassSelectivity(record.info["layers"], *found)
-
-
-def _places(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
-    """{convolution: the module whose output is watched}: its batch norm where that runs right behind it."""
-    order, modules = execution_order(model), dict(model.named_modules())
-    behind = dict(zip(order, [*order[1:], ""], strict=True))
-    known = [name for name in order if isinstance(modules[name], CONVOLUTIONS) and not is_auxiliary(name)]
-    if layers:
-        require_matches(layers, known, "layers")
-        known = [name for name in known if any(matches(name, pattern) for pattern in layers)]
-    if not known:
-        raise PrunescopeError(f"selectivity: {type(model).__name__} has no convolutions")
-    normed = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return {name: behind[name] if isinstance(modules.get(behind[name]), normed) else name for name in known}
 
 
 @dataclass(eq=False)

@@ -12,9 +12,13 @@ from prunescope.report.answers import answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import Figure
 from prunescope.report.chosen import CHOICES
+from prunescope.report.claims import CLAIMS_LEAD, claim_view
+from prunescope.report.claims import COLUMNS as CLAIM_COLUMNS
 from prunescope.report.classes import by_class
 from prunescope.report.concepts import concept_tables
 from prunescope.report.cost import cost_tables
+from prunescope.report.detector_views import LEAD as DETECTORS
+from prunescope.report.detector_views import detector_views
 from prunescope.report.digest import digest
 from prunescope.report.figures import figures
 from prunescope.report.gallery import Gallery, galleries
@@ -76,6 +80,8 @@ def _content(found: Results) -> dict[str, Any]:
         "unit_views": unit_views(found), "unit_lead": LEAD,
         "readable": readable, "readable_lead": READABLE_LEAD, "game": game(found), "game_asset": asset,
         "selectivities": selectivities, "similarities": similarities,
+        "claims": claim_view(found), "claims_lead": CLAIMS_LEAD, "claim_columns": CLAIM_COLUMNS,
+        "detector_views": detector_views(found), "detector_lead": DETECTORS,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from prunescope.report.answers import Answer, answers
 from prunescope.report.caveats import caveats
 from prunescope.report.charts import sentence_case
+from prunescope.report.claims import CLAIMS_LEAD, ClaimView, claim_view
+from prunescope.report.claims import COLUMNS as COLUMNS_OF_CLAIMS
+from prunescope.report.detector_views import detector_views
 from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.heat import HeatTable
 from prunescope.report.places import percent
@@ -33,10 +36,13 @@ def digest(found: Results) -> str:
     for title, told in (("What to keep in mind", caveats(found)), ("In numbers", summary(found))):
         if told:
             lines += [f"## {title}", "", *(f"- {_plain(sentence)}" for sentence in told), ""]
+    lines += _claims(claim_view(found))
     for table in verdicts(found):
         lines += _every_measure(table)
     for view in unit_views(found):
         lines += _told(f"Which units matter, {view.recipe}", view.words, view.tables)
+    for view in detector_views(found):
+        lines += _told(f"What units detect, {view.recipe}", view.words, view.tables)
     for readable in readable_views(found):
         lines += _told(f"Units a person could read, {readable.title}", readable.words, readable.tables[:2])
     for selective in selectivity_views(found):
@@ -57,6 +63,18 @@ def _answer(answer: Answer) -> Iterator[str]:
             for lens in answer.lenses
         ]
         yield from (*_table([f"{answer.units} kept", *columns, "other seeds"], rows), "", _LEGEND, "")
+
+
+def _claims(view: ClaimView) -> Iterator[str]:
+    if not view.tables:
+        return
+    yield from ("## Claims", "", _plain(CLAIMS_LEAD), "", *(f"- {_plain(told)}" for told in view.words), "")
+    for table in view.tables:
+        yield from (f"### {_plain(table.title)}: {table.counts}", "")
+        if table.words:
+            yield from (*(f"- {_plain(told)}" for told in table.words), "")
+        if table.rows:
+            yield from (*_table(list(COLUMNS_OF_CLAIMS), map(list, table.rows), text=3), "")
 
 
 def _every_measure(table: Verdicts) -> Iterator[str]:

@@ -21,6 +21,7 @@ SUBJECTS = {
 #: Families that no answer is built on: how a network spreads its work over units is not why it decides.
 _APART = (
     "importances", "importance_shares", "class_profiles", "image_sets", "unit_orders", "unit_scores", "selectivities",
+    "unit_concepts",
 )  # fmt: skip
 
 

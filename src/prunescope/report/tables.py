@@ -11,11 +11,13 @@ import pandas as pd
 
 from prunescope.core.files import atomic_file
 from prunescope.core.types import Record
+from prunescope.report.detector_rows import detector_rows
 from prunescope.report.measures import within_range
 from prunescope.report.mis_rows import mis_layers, selectivity_layers, similarity_layers
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
 from prunescope.report.unit_rows import unit_classes, unit_layers
+from prunescope.study.claims import stated
 from prunescope.study.hits import flips
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
@@ -26,6 +28,8 @@ TABLES = {
     "drift": "one checkpoint and measure: drift from the dense network of its seed, 95 % interval over images",
     "floor": "one pair of dense networks that differ only in seed, and one measure",
     "pooled": "one density and measure: mean over seeds, t interval (cut at the measure's range), noise floor, verdict",
+    "claims": "one claim: outcome, change with 95 % interval over runs, margin, p and p of a smaller change (Holm)",
+    "relations": "one claim that a measure changes with the rate: within methods, by the mixed model, and pooled",
     "history": "one epoch of one training",
     "layers": "one pruned layer of one checkpoint: weights kept and effective, outputs and inputs that have none",
     "sensitivity": "one layer cut alone at one rate: accuracy on the validation images, and its largest harmless rate",
@@ -36,6 +40,8 @@ TABLES = {
     "mis_layers": "one layer of one checkpoint: units, how many constant or tied, mean MIS and right tasks of the rest",
     "selectivity_layers": "one layer of one checkpoint: units, how many are dead, mean class selectivity of the living",
     "similarity_layers": "one layer of one checkpoint: CKA of its features with the dense network's of the same seed",
+    "dissection": "one layer and category of one checkpoint, or `all`: units, dead, tied; detectors, those beyond "
+    "chance, and how many concepts they detect; mean overlap of the scored units with their best concept",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
     "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
@@ -47,6 +53,8 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
     known = {name: getattr(found, name) for name in ("runs", "drift", "floor", "history", "layers")}
     made = {
         "pooled": within_range(found),
+        "claims": stated(found).claims,
+        "relations": stated(found).relations,
         "sensitivity": scan_table(found),
         "classes": _rows(found, _classes, ["class", "recall", "changed"]),
         "flips": _rows(found, _flips, ["before", "after", "images"]),
@@ -55,6 +63,7 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
         "mis_layers": mis_layers(found),
         "selectivity_layers": selectivity_layers(found),
         "similarity_layers": similarity_layers(found),
+        "dissection": detector_rows(found),
         "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),
         "concept_quality": _rows(found, _quality, ["probe", "concept", "auroc", "good"]),
     }

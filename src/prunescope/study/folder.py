@@ -20,7 +20,7 @@ from prunescope.study.study import Study
 _FREE = {"data": ("root", "cache", "storage")}
 _FREE_SECTIONS = ("execution",)
 #: Sections that may grow: what is there stays, more may come.
-_GROWING = ("recipes", "probes", "seeds", "controls")
+_GROWING = ("recipes", "probes", "seeds", "controls", "claims")
 
 
 def open_folder(root: Path, plan: Plan) -> None:

@@ -46,6 +46,31 @@ class Controls:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What the report states as supported, not supported or undecided; no part of a cell's key.
+
+    Attributes:
+        margins: {measure: the change from which on it matters}, set before anything is computed. A measure is a metric
+            (`performance.top1`) or a drift (`gradcam/image.reference/spearman/both_right`: probe, array, distance, and
+            `all` or `both_right`). None: those of `study.claims`, by probe.
+        against: `control`: the dense network retrained as long, where there is one; `dense`: the network before
+            pruning (metrics only: a network does not drift from itself).
+        alpha: the chance of a wrong claim among all of a study, above 0 and below 1.
+    """
+
+    margins: Mapping[str, float] = field(default_factory=dict)
+    against: Literal["control", "dense"] = "control"
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise PrunescopeError(f"alpha must lie between 0 and 1, got {self.alpha}")
+        for measure, margin in self.margins.items():
+            if not margin > 0:
+                raise PrunescopeError(f"the margin of {measure!r} must be above 0, got {margin}")
+
+
+@dataclass(frozen=True)
 class Execution:
     """How cells are run; none of it is part of a cell's key.
 
@@ -77,11 +102,12 @@ class Study:
     controls: Controls = field(default_factory=Controls)
     probes: Mapping[str, Probe] = field(default_factory=dict)
     execution: Execution = field(default_factory=Execution)
+    claims: Claims = field(default_factory=Claims)
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain data for `study.yaml`: options at their defaults are left out."""
         shown: dict[str, Any] = {"name": self.name, "data": dict(self.data), "model": dict(self.model)}
-        for part in ("training", "execution"):
+        for part in ("training", "execution", "claims"):
             if options := canonical(getattr(self, part)):
                 shown[part] = options
         # In full: a study may grow, and whether it has grown can only be told of lists that are there.

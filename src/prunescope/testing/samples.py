@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.core.seeds import torch_generator
+from prunescope.data.segments import Segments
 from prunescope.data.split import NAMES, Dataset, Normalisation, Split
 from prunescope.engine.untouched import fixed_rng
 from prunescope.pruning.scoring import Batches
@@ -63,7 +64,8 @@ def tiny_network(*, inplace: bool = False, seed: int = 0) -> nn.Module:
 
 
 def tiny_data(*, train: int = 96, val: int = 32, test: int = 32, seed: int = 0) -> Dataset:
-    """Images of 8 x 8 pixels with a coloured object on noise: three classes, four concepts per image, object masks.
+    """Images of 8 x 8 pixels with a coloured object on noise: three classes, four concepts per image, object masks,
+    labels of pixels.
 
     >>> data = tiny_data()
     >>> len(data.test), data.classes, data.test.concept_names[0]
@@ -88,8 +90,16 @@ def _draw(name: str, count: int, seed: int) -> Split:
     concepts = torch.stack([labels == 0, labels == 1, bright == 1, left < (_SIDE - _PATCH) / 2], 1).to(torch.int8)
     ids = np.array([f"{name}-{i}" for i in range(count)])
     return Split(
-        images.to(torch.uint8), labels, ids, CLASSES, concepts=concepts, concept_names=CONCEPTS, masks=masks
+        images.to(torch.uint8), labels, ids, CLASSES, concepts=concepts, concept_names=CONCEPTS, masks=masks,
+        segments=_segments(labels, masks),
     )  # fmt: skip
+
+
+def _segments(labels: Tensor, masks: Tensor) -> Segments:
+    """The object's colour, at its pixels and in its upper half."""
+    upper = masks & (masks.cumsum(1) <= _PATCH // 2)
+    shown = [masks & (labels == k)[:, None, None] for k in range(len(CLASSES))]
+    return Segments.of(torch.stack([*shown, upper], 1), (*CLASSES, "upper half"), (*["colour"] * len(CLASSES), "part"))
 
 
 def _within(position: Tensor, start: Tensor) -> Tensor:
