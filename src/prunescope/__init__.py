@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from prunescope.probes.car import car as car
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
     from prunescope.probes.similarity import similarity as similarity
+    from prunescope.probes.tcav.probe import tcav as tcav
     from prunescope.pruning.compare import compare_removals as compare_removals
     from prunescope.pruning.compare import fine_tuning as fine_tuning
     from prunescope.pruning.granularity import granularity as granularity
@@ -93,7 +94,8 @@ _HOMES = {
     "entropy_bound": "models.packed", "load_packed": "models.packed", "save_packed": "models.packed",
     "shrink": "models.shrink", "load_weights": "models.weights", "read_weights": "models.weights",
     "build_model": "models.zoo", "measure": "probes.base", "Probe": "probes.base", "probe": "probes.base",
-    "gradcam_maps": "probes.gradcam", "similarity": "probes.similarity", "granularity": "pruning.granularity",
+    "gradcam_maps": "probes.gradcam", "similarity": "probes.similarity",
+    "tcav": "probes.tcav.probe", "granularity": "pruning.granularity",
     "rounds": "pruning.loop",
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Sensitivity": "pruning.scope", "Table": "pruning.scope",
