@@ -29,7 +29,9 @@ def named_concepts(split: Split, names: tuple[str, ...], where: str) -> Split:
     return replace(split, concepts=split.concepts[:, columns], concept_names=chosen)
 
 
-def few_examples(fit: Split, sizes: Tensor, repeats: int, least: int, *, named: bool) -> dict[str, str]:
+def few_examples(
+    fit: Split, sizes: Tensor, repeats: int, least: int, *, named: bool, where: str = "tcav"
+) -> dict[str, str]:
     """{concept: why it has no vectors}, of those without enough examples.
 
     Args:
@@ -47,13 +49,14 @@ def few_examples(fit: Split, sizes: Tensor, repeats: int, least: int, *, named: 
         labels = fit.concepts[:, k]
         found[name] = (
             f"{int((labels == 1).sum())} positives and {int((labels == 0).sum())} negatives; it takes "
-            f"{least * repeats} of both ({least} for each of {repeats} repeats, which share none)"
+            f"{least * repeats} of both"
+            + (f" ({least} for each of {repeats} repeats, which share none)" if repeats > 1 else "")
         )
         if not bool((labels == 1).any()) and named:
-            raise PrunescopeError(f"tcav: concept {name!r} has no positives: {found[name]}")
+            raise PrunescopeError(f"{where}: concept {name!r} has no positives: {found[name]}")
     if found and (named or len(found) == len(fit.concept_names)):
         name = next(iter(found))
         raise PrunescopeError(
-            f"tcav: concept {name!r} has {found[name]}; give more images, or fewer repeats or min_examples"
+            f"{where}: concept {name!r} has {found[name]}; give more images, or fewer repeats or min_examples"
         )
     return found

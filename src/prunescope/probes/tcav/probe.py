@@ -83,7 +83,7 @@ class Tcav(Probe):
     repeats: int = 10
     random: int = 30
     examples: int = 50
-    min_examples: int = 5
+    min_examples: int = 3
     min_auroc: float = 0.7
     images: int = 2000
     statistic: Literal["strength", "share"] = "strength"

@@ -37,12 +37,11 @@ class Sensitivity:
     _apart: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        vectors, dim = self.directions.shape
-        like = {"device": self.directions.device}
-        self._positive, self._cosines = torch.zeros(2, self.classes, vectors, dtype=torch.float64, **like)
-        self._moved, self._silent, self._apart = torch.zeros(3, self.classes, dtype=torch.float64, **like)
-        self._first = torch.zeros(self.classes, dim, **like)
-        self._seen = torch.zeros(self.classes, dtype=torch.bool, **like)
+        (vectors, dim), device = self.directions.shape, self.directions.device
+        self._positive, self._cosines = torch.zeros(2, self.classes, vectors, dtype=torch.float64, device=device)
+        self._moved, self._silent, self._apart = torch.zeros(3, self.classes, dtype=torch.float64, device=device)
+        self._first = torch.zeros(self.classes, dim, device=device)
+        self._seen = torch.zeros(self.classes, dtype=torch.bool, device=device)
 
     def add(self, gradients: Tensor, labels: Tensor) -> None:
         """One batch.

@@ -63,9 +63,9 @@ def tcav_rows(record: Record) -> Iterator[TcavRow]:
     for place, layer in enumerate(record.info["layers"]):
         for k, class_name in enumerate(record.info["classes"]):
             for i, concept in enumerate(record.info["concept_names"]):
-                numbers = (float(arrays[f"class.{name}"][k, place, i]) for name in _NUMBERS)
+                score, low, high, strength, p = (float(arrays[f"class.{name}"][k, place, i]) for name in _NUMBERS)
                 found = _WORDS.get(float(arrays["class.found"][k, place, i]), "")
-                yield TcavRow(str(layer), str(class_name), str(concept), *numbers, found)
+                yield TcavRow(str(layer), str(class_name), str(concept), score, low, high, strength, p, found)
 
 
 _NUMBERS = ("tcav", "low", "high", "strength", "p_holm")
