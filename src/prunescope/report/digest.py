@@ -16,6 +16,8 @@ from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.unit_views import unit_views
+from prunescope.report.tcav_views import TcavView, tcav_views
+from prunescope.report.unit_views import UnitView, unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -37,6 +39,8 @@ def digest(found: Results) -> str:
     lines += _claims(claim_view(found))
     for table in verdicts(found):
         lines += _every_measure(table)
+    for scored in tcav_views(found):
+        lines += _scored(scored)
     for view in unit_views(found):
         lines += _units(view, "Which units matter")
     for view in detector_views(found):
@@ -78,6 +82,12 @@ def _every_measure(table: Verdicts) -> Iterator[str]:
 
 def _units(view: UnitView, title: str) -> Iterator[str]:
     yield from (f"## {title}, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
+def _scored(view: TcavView) -> Iterator[str]:
+    yield from (f"## Concepts, {_plain(view.title)}", "", *(f"- {_plain(told)}" for told in view.words), "")
+
+
+def _units(view: UnitView) -> Iterator[str]:
+    yield from (f"## Which units matter, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
     for table in view.tables:
         rows = [[name, *(cell.text for cell in cells)] for name, cells in table.rows]
         yield from (f"### {_plain(table.title)}", "", *_table([table.corner, *table.columns], rows), "")
