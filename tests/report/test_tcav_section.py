@@ -19,7 +19,12 @@ from prunescope.study.results import Results, results
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    scores = {"repeats": 4, "random": 12, "min_auroc": 0.6}
+    scores = {
+        "repeats": 4,
+        "random": 12,
+        "min_auroc": 0.6,
+        "alpha": 0.8,
+    }  # so that something is found in networks that learnt little
     probes = ["performance", {"name": "tcav", **scores}, {"name": "concept_regions", "shuffles": 2, "min_auroc": 0.6}]
     recipes = [{"name": RECIPE, "schedule": {"density": 0.3, "kind": "one-shot"}, "rewind": {"to": "none"}}]
     root = run(
