@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import numpy_generator
@@ -53,6 +54,14 @@ def test_ties_are_no_evidence() -> None:
     assert p[0] < 1e-4
     assert p == sorted(p)
     assert p[-1] == 1
+
+
+def test_very_many_scores_take_the_normal_approximation() -> None:
+    generator = numpy_generator(0, "many")
+    x, y = generator.normal(size=120) + 0.3, generator.normal(size=120)
+    theirs = mannwhitneyu(x, y, method="asymptotic").pvalue
+    assert float(standing_out(x, y)) == pytest.approx(theirs)
+    assert float(standing_out(x[:90], y[:90])) == mannwhitneyu(x[:90], y[:90], method="exact").pvalue
 
 
 def tables() -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from prunescope.probes.base import measure, probe
 from prunescope.probes.tcav import Tcav
 from prunescope.probes.tcav.cavs import layer_vectors
 from prunescope.probes.tcav.examples import deal, example_splits, pool
+from prunescope.probes.tcav.gather import as_derivatives
 from prunescope.probes.tcav.sensitivity import Sensitivity
 from prunescope.study.drift import drift
 from prunescope.testing import ProbeContract
@@ -182,6 +184,71 @@ def test_equals_captum(model: nn.Sequential, data: Dataset, tmp_path: Path) -> N
             assert float(sums.shares[label, v]) == pytest.approx(float(theirs["sign_count"][0]), abs=1e-6)
             along = gradient.flatten(1) @ vectors.directions[v]
             assert float(along.mean()) == pytest.approx(float(theirs["magnitude"][0]), rel=1e-3, abs=1e-6)
+
+
+def test_derivatives_are_those_of_adding_the_vector_everywhere(model: nn.Sequential, data: Dataset) -> None:
+    """Maps and tokens: a small step along the vector at every position moves the logit as the derivative says."""
+    x = data.test.normalisation(data.test.images[:6])
+    direction = torch.randn(12, generator=torch_generator(0, "direction"), dtype=torch.float64)
+    double = copy.deepcopy(model).double()
+    a = double[:4](x.double()).detach()
+    tokens = a.flatten(2).transpose(1, 2)
+
+    def logits(maps: Tensor) -> Tensor:
+        return double[4:](maps)[:, 1]
+
+    def of_tokens(rows: Tensor) -> Tensor:
+        return logits(rows.transpose(1, 2).unflatten(2, (4, 4)))
+
+    for value, function, step in (
+        (a, logits, direction[:, None, None]), (tokens, of_tokens, direction), (a.mean((2, 3)), None, direction)
+    ):  # fmt: skip
+        if function is None:
+            assert torch.equal(as_derivatives(value, "mean"), value)
+            continue
+        leaf = value.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(leaf).sum(), leaf)
+        found = as_derivatives(gradient, "mean") @ direction
+        moved = (function(value + 1e-6 * step) - function(value - 1e-6 * step)) / 2e-6
+        torch.testing.assert_close(found, moved, rtol=1e-4, atol=1e-6)
+        assert as_derivatives(gradient, "all").shape == (6, 12 * 16)
+
+
+def test_maps_laid_out_in_full(model: nn.Sequential, data: Dataset) -> None:
+    record = found(model, data, layers=("3",), positions="all")
+    assert record.info["positions"] == "all"
+    assert record.arrays["class.found"][:, 0, 0].tolist() == [-1, 1]
+
+
+def test_a_network_with_tokens(data: Dataset) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cut = nn.Conv2d(3, 6, 4, stride=4)
+            self.mix = nn.TransformerEncoderLayer(6, 2, 12, batch_first=True)
+            self.head = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens: Tensor = self.mix(self.cut(x).flatten(2).transpose(1, 2))
+            return self.head(tokens.mean(1))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Tokens()
+    record = found(model, data, layers=("cut", "mix"), min_auroc=0.6)
+    assert np.isfinite(record.arrays["class.tcav"][..., 0]).all()
+
+
+def test_weights_that_are_not_finite(data: Dataset) -> None:
+    broken = network()
+    with torch.no_grad():
+        broken[9].weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    with pytest.raises(PrunescopeError, match="gradients at layer '1' are not finite"):
+        found(broken, data, layers=("1",))
+    with torch.no_grad():
+        broken[0].weight.fill_(float("inf"))  # type: ignore[union-attr, operator]
+    with pytest.raises(PrunescopeError, match="gives values that are not finite"):
+        found(broken, data, layers=("1",))
 
 
 def test_p_is_that_of_the_scores(model: nn.Sequential, data: Dataset) -> None:

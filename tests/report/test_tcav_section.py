@@ -53,7 +53,7 @@ def test_drift_has_a_floor_and_an_interval(found: Results) -> None:
         assert np.isfinite(first[["value", "low", "high", "floor_low", "floor_high"]].to_numpy(dtype=float)).all()
         assert set(first["verdict"]) <= {"within the floor", "beyond the floor", "undecided"}
     assert [item.subject for item in headlines(found) if item.probe != "performance"] == [
-        "sensitivity to concepts", "images within concept regions",
+        "sensitivities to concepts", "images within concept regions",
     ]  # fmt: skip
 
 

@@ -12,13 +12,17 @@ from scipy.stats import mannwhitneyu
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Array
 
+#: Pairs of scores up to which the exact distribution is counted out.
+_EXACT = 10_000
+
 
 def standing_out(scores: Array, chance: Array) -> Array:
     """Two-sided p (...,) of the Mann-Whitney test of repeats (..., R) against those of random vectors (..., M).
 
     Ranks, because shares pile up at 0 and 1 and there are few of them: if the concept is no more than a random set of
     images, all R + M scores are exchangeable, and the exact test holds whatever they are distributed like. With ties
-    (which shares have) the normal approximation with its correction for ties. 1 where all are equal, NaN where any is.
+    (which shares have), and for very many, the normal approximation, corrected for ties. 1 where all scores are equal;
+    NaN where any is NaN.
 
     >>> standing_out(np.array([0.7, 0.8, 0.9]), np.array([0.1, 0.2, 0.3, 0.4])).round(4).item()
     0.0571
@@ -30,7 +34,8 @@ def standing_out(scores: Array, chance: Array) -> Array:
     gaps = np.diff(np.sort(both, axis=1), axis=1)
     p, known = np.full(len(x), np.nan), np.isfinite(both).all(axis=1)
     p[known] = 1.0
-    for method, rows in (("exact", (gaps > 0).all(axis=1)), ("asymptotic", (gaps == 0).any(axis=1))):
+    exact = (gaps > 0).all(axis=1) & (x.shape[1] * y.shape[1] <= _EXACT)
+    for method, rows in (("exact", exact), ("asymptotic", ~exact)):
         chosen = known & rows & (gaps > 0).any(axis=1)
         if chosen.any():
             p[chosen] = mannwhitneyu(x[chosen], y[chosen], axis=1, method=method).pvalue

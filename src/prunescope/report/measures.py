@@ -15,7 +15,7 @@ from prunescope.study.study import Study
 SUBJECTS = {
     "labels": "decisions", "maps": "heat maps", "energy": "heat on the object",
     "pointing": "hottest points of the maps", "rankings": "concept rankings", "scores": "concept scores",
-    "features": "features of layers", "tcav": "sensitivity to concepts", "regions": "images within concept regions",
+    "features": "features of layers", "tcav": "sensitivities to concepts", "regions": "images within concept regions",
 }  # fmt: skip
 
 #: Families that no answer is built on: how a network spreads its work over units is not why it decides. Nor on what a

@@ -74,8 +74,9 @@ class _View:
     def _layer(self, layer: int, title: str) -> HeatTable:
         """Two rows a class: the dense networks, and the last tickets."""
         scores, sure = ([table[:, layer] for table in tables] for tables in (self.scores, self.sure))
-        weight = sum(np.nan_to_num(np.abs(s)) for s in sure) + np.nan_to_num(np.abs(scores[0] - 0.5))
-        order = np.sort(np.argsort(-weight.sum(axis=0), kind="stable")[:_CONCEPTS])
+        known = np.isfinite(np.concatenate(scores)).any(axis=0)
+        weight = (sum(np.abs(s) for s in sure) + np.nan_to_num(np.abs(scores[0] - 0.5))).sum(axis=0)
+        order = np.sort(np.argsort(-np.where(known, weight, -1), kind="stable")[: min(_CONCEPTS, int(known.sum()))])
         rows = []
         for k, name in enumerate(self.classes[:_CLASSES]):
             for column, kind in enumerate(("dense", self.density)):
@@ -83,8 +84,8 @@ class _View:
                 rows.append((f"{name}, {kind}", cells))
         columns = tuple(self.concepts[i] for i in order)
         note = f"Means over seeds; {self.density} of the {units(self.found, self.recipe)} kept; – cannot be said."
-        if len(self.concepts) > _CONCEPTS:
-            note += f" {_CONCEPTS} of {len(self.concepts)} concepts, those that stand out most; the tables hold all."
+        if known.sum() > _CONCEPTS:
+            note += f" {_CONCEPTS} of {known.sum()} concepts, those that stand out most; the tables hold all."
         if len(self.classes) > _CLASSES:
             note += f" The first {_CLASSES} of {len(self.classes)} classes."
         return HeatTable(title, note, "class", columns, tuple(rows))
@@ -111,13 +112,13 @@ class _View:
         )
         for kind, sure in (("dense networks", self.sure[0]), (f"tickets at {self.density}", self.sure[1])):
             strength = _means([r.arrays["class.strength"] for r in self.kinds[kind != "dense networks"]])
-            strength = np.where(np.nan_to_num(sure) != 0, np.abs(np.nan_to_num(strength)), 0)
-            if strength.any():
-                k, layer, i = np.unravel_index(int(strength.argmax()), strength.shape)
+            size = np.where(sure != 0, np.abs(np.nan_to_num(strength)), 0)
+            if size.any():
+                k, layer, i = np.unravel_index(int(size.argmax()), size.shape)
                 scores = self.scores[kind != "dense networks"]
                 side = "for" if sure[k, layer, i] > 0 else "against"
                 yield (
-                    f"Most surely, in the {kind}, {self.concepts[i]} speaks {side} {self.classes[k]} "
+                    f"The strongest that is sure, in the {kind}: {self.concepts[i]} speaks {side} {self.classes[k]} "
                     f"(at {self.layers[layer]}: TCAV {percent(float(scores[k, layer, i]))}, "
                     f"mean cosine {number(float(strength[k, layer, i]))})."
                 )

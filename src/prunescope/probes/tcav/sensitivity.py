@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.engine.sweep import Needs, Pass
 from prunescope.probes.tcav.cavs import LayerVectors
@@ -120,7 +121,10 @@ class Sensitivities:
     def update(self, batch: Pass) -> None:
         gradients = batch.grads(batch.y)
         for layer, found in self.found.items():
-            found.add(as_derivatives(gradients[layer], self.positions).float(), batch.y)
+            derivatives = as_derivatives(gradients[layer], self.positions).float()
+            if not bool(derivatives.isfinite().all()):
+                raise PrunescopeError(f"tcav: gradients at layer {layer!r} are not finite; are the weights?")
+            found.add(derivatives, batch.y)
 
     def finish(self) -> Record:
         return Record("tcav")
