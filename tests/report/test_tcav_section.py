@@ -9,6 +9,7 @@ import pytest
 from hostile_study import RECIPE, run
 
 from prunescope.report.build import render
+from prunescope.report.concepts import concept_tables
 from prunescope.report.digest import digest
 from prunescope.report.measures import headlines
 from prunescope.report.places import dense_of, percent, tickets
@@ -121,3 +122,22 @@ def test_without_the_probes_there_is_no_section(finished: Path) -> None:
     assert 'id="tcav"' not in render(plain)
     assert "## Concepts, " not in digest(plain)
     assert tables(plain)["tcav"].empty
+
+
+def test_completeness_is_told_with_the_concepts(tmp_path: Path) -> None:
+    recipes = [{"name": RECIPE, "schedule": {"density": 0.3, "kind": "one-shot"}, "rewind": {"to": "none"}}]
+    probes = ["performance", {"name": "concepts", "min_auroc": 0.5, "bootstrap": 2}]
+    root = run(
+        tmp_path / "study", probes=probes, recipes=recipes, controls="none", model={"name": "small_cnn", "width": 8},
+        seeds={"dense": [0], "tickets": [0]},
+        training={"epochs": 6, "batch_size": 32, "lr": 0.05, "precision": "32"},
+    )  # fmt: skip
+    found = results(root)
+    notes = [note for table in concept_tables(found) for note in table.notes if "above chance" in note]
+    record = next(found.record(p, "concepts") for p in found.points if p.role == "dense" and p.seed == 0)
+    value = record.metrics["completeness"]
+    assert np.isfinite(value)
+    assert notes[0].startswith(
+        f"Dense: rebuilt from the scores of its concepts alone, the network keeps {percent(value)}"
+    )
+    assert f"random directions: {percent(record.metrics['random_completeness'])}" in notes[0]
