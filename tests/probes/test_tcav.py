@@ -25,6 +25,7 @@ from prunescope.probes.tcav import Tcav
 from prunescope.probes.tcav.cavs import layer_vectors
 from prunescope.probes.tcav.examples import deal, example_splits, pool
 from prunescope.probes.tcav.gather import as_derivatives
+from prunescope.probes.tcav.linear import linear_behind
 from prunescope.probes.tcav.sensitivity import Sensitivity
 from prunescope.study.drift import drift
 from prunescope.testing import ProbeContract
@@ -300,6 +301,34 @@ def test_with_an_mlp_head_the_same_layer_is_fine(record: Record) -> None:
     assert record.info["refused"] == {}
     assert record.metrics["refused"] == 0
     assert np.isfinite(record.arrays["class.tcav"][:, LAYERS.index("4"), 0]).all()
+
+
+def nearly_linear() -> nn.Sequential:
+    """An MLP head whose ReLUs are all on at every image, as in what pruning may leave of a network."""
+    model = network()
+    with torch.no_grad():
+        model[7].bias.fill_(1e3)  # type: ignore[union-attr, operator]
+    return model
+
+
+def test_a_ticket_that_is_linear_only_at_these_images_does_not_end_a_study(data: Dataset) -> None:
+    record = found(nearly_linear(), data, layers=("4",))
+    assert list(record.info["refused"]) == ["4"]
+    assert "at every test image" in record.info["refused"]["4"]
+    assert np.isnan(record.arrays["class.tcav"]).all()
+    assert record.metrics["refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "layer", "linear"),
+    [("linear", "4", True), ("linear", "5:input", True), ("linear", "7:input", True), ("linear", "3", False),
+     ("mlp", "4", False), ("mlp", "7:input", False), ("mlp", "9:input", True), ("mlp", "8", True), ("mlp", "7", False)],
+)  # fmt: skip
+def test_what_is_linear_by_structure(head: str, layer: str, linear: bool, data: Dataset) -> None:
+    x = data.test.normalisation(data.test.images[:8])
+    assert linear_behind(network(head=head), layer, x) is linear
+    if head == "mlp" and not linear:
+        assert not linear_behind(nearly_linear(), layer, x)
 
 
 def test_a_network_without_any_layer_that_can_be_asked(data: Dataset) -> None:

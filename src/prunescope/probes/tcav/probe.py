@@ -22,6 +22,7 @@ from prunescope.probes.tcav.cavs import LayerVectors, layer_vectors
 from prunescope.probes.tcav.concepts import few_examples, named_concepts, require_concepts
 from prunescope.probes.tcav.examples import Dealt, deal, example_splits
 from prunescope.probes.tcav.gather import Positions, activations, chosen_layers
+from prunescope.probes.tcav.linear import AT_THESE_IMAGES, BY_STRUCTURE, linear_behind
 from prunescope.probes.tcav.record import LayerScores, layer_scores, readable, stacked
 from prunescope.probes.tcav.sensitivity import Sensitivities
 from prunescope.probes.tcav.table import TcavTable
@@ -35,10 +36,6 @@ FACTS: dict[str, tuple[str, str, bool | None]] = {
     "silent": ("Images whose class no activation moves", "share of test images, over layers", None),
     "refused": ("Layers where TCAV says nothing", "share of layers", None),
 }
-_DEGENERATE = (
-    "the gradient of a class's logit is the same at every image (what lies behind the layer is linear, such as a "
-    "global average and one linear layer), so that a score is 0 or 1 for all images of a class"
-)
 
 
 @probes.register("tcav")
@@ -56,11 +53,12 @@ class Tcav(Probe):
     few images.
 
     A layer behind which everything is linear has a constant gradient, so that each score is 0 or 1: refused. One that
-    is named is an error; one that was chosen here is NaN, with the reason in `info["refused"]`.
+    is named is an error; one that was chosen here is NaN, with the reason in `info["refused"]`, and so is one that is
+    linear only at the images at hand, as what heavy pruning leaves can be.
 
     One pass over the examples, one over the test images with one backward pass a batch; all vectors are fitted, and all
-    gradients projected, at once. Memory does not grow with test images; fitting takes about 300 bytes for each example and
-    vector (2,000 examples, 112 concepts and 10 repeats: 1 GB).
+    gradients projected, at once. Memory does not grow with test images; fitting takes about 300 bytes for each example
+    and vector (2,000 examples, 112 concepts and 10 repeats: 1 GB).
 
     Arrays (C, L, K) of classes, layers, concepts: `class.tcav` and its 95 % t interval over repeats `class.low`,
     `class.high`; `class.strength`; `class.p`, `class.p_holm`; `class.found` (1: speaks for the class for sure, -1:
@@ -140,11 +138,20 @@ class Tcav(Probe):
         test = subject.data.test
         sums = Sensitivities(self.positions, vectors, len(test.classes), subject.device)
         sweep(subject.model, {"test": test}, [sums], batch_size=batch_size, device=subject.device)
-        return self._record(subject.data, fit, dealt, sums, few)
+        return self._record(subject.data, fit, dealt, sums, {"few": few, "refused": self._refused(subject, sums)})
 
-    def _record(self, data: Dataset, fit: Split, dealt: Dealt, sums: Sensitivities, few: dict[str, str]) -> Record:
-        refused = {layer: _DEGENERATE for layer, found in sums.found.items() if found.degenerate}
-        self._require_layers(refused, list(sums.found))
+    def _refused(self, subject: Subject, sums: Sensitivities) -> dict[str, str]:
+        """{layer: why its scores mean nothing}."""
+        constant = [layer for layer, found in sums.found.items() if found.degenerate]
+        _, x, _ = next(subject.data.test.batches(16, subject.device))
+        linear = [layer for layer in constant if linear_behind(subject.model, layer, x)]
+        self._require_layers(linear, list(sums.found))
+        return {layer: BY_STRUCTURE if layer in linear else AT_THESE_IMAGES for layer in constant}
+
+    def _record(
+        self, data: Dataset, fit: Split, dealt: Dealt, sums: Sensitivities, why: Mapping[str, dict[str, str]]
+    ) -> Record:
+        refused = why["refused"]
         scores: dict[str, LayerScores | None] = {
             layer: None if layer in refused else layer_scores(
                 found, sums.vectors[layer], dealt, min_auroc=self.min_auroc, alpha=self.alpha, statistic=self.statistic
@@ -170,27 +177,28 @@ class Tcav(Probe):
             "silent": float(silent.sum() / max(1, arrays["class.images"].sum() * silent.shape[1])),
             "refused": len(refused) / len(sums.found),
         }  # fmt: skip
-        return Record("tcav", metrics, arrays, info=self._info(data, fit, sums, refused, few))
+        return Record("tcav", metrics, arrays, info=self._info(data, fit, sums, why))
 
-    def _require_layers(self, refused: Mapping[str, str], layers: list[str]) -> None:
-        named = [layer for layer in refused if layer in self.layers]
+    def _require_layers(self, linear: list[str], layers: list[str]) -> None:
+        """Only the network's structure is an error: a ticket must not end a study that its dense network began."""
+        named = [layer for layer in linear if layer in self.layers]
         if named:
             raise PrunescopeError(
-                f"tcav: at layer {named[0]!r} {_DEGENERATE}; name a layer with a non-linearity behind it"
+                f"tcav: at layer {named[0]!r} {BY_STRUCTURE}; name a layer with a non-linearity behind it"
             )
-        if len(refused) == len(layers):
+        if len(linear) == len(layers):
             raise PrunescopeError(
-                f"tcav: at every layer that ends a stage ({', '.join(layers)}) {_DEGENERATE}; name an earlier layer, "
+                f"tcav: at every layer that ends a stage ({', '.join(layers)}) {BY_STRUCTURE}; name an earlier layer, "
                 "such as a convolution in front of a ReLU"
             )
 
     def _info(
-        self, data: Dataset, fit: Split, sums: Sensitivities, refused: Mapping[str, str], few: Mapping[str, str]
+        self, data: Dataset, fit: Split, sums: Sensitivities, why: Mapping[str, dict[str, str]]
     ) -> dict[str, Any]:
         least, aurocs = 2 / comb(self.repeats + self.random, self.repeats), sums.vectors
         info: dict[str, Any] = {
-            "layers": list(sums.found), "classes": list(data.classes), "refused": dict(refused),
-            "concept_names": list(fit.concept_names), "concept_level": fit.concept_level, "few_examples": dict(few),
+            "layers": list(sums.found), "classes": list(data.classes), "refused": why["refused"],
+            "concept_names": list(fit.concept_names), "concept_level": fit.concept_level, "few_examples": why["few"],
             "unread": {
                 layer: [
                     name for name, fine in zip(fit.concept_names, readable(v, self.min_auroc).tolist(), strict=True)
@@ -200,7 +208,7 @@ class Tcav(Probe):
             },
             "constant_classes": {
                 layer: [data.classes[k] for k in found.constant.nonzero()[:, 0].tolist()]
-                for layer, found in sums.found.items() if layer not in refused and found.constant.any()
+                for layer, found in sums.found.items() if layer not in why["refused"] and found.constant.any()
             },
             "c": {layer: v.c for layer, v in aurocs.items()}, "positions": self.positions,
             "statistic": self.statistic, "alpha": self.alpha, "repeats": self.repeats, "random": self.random,

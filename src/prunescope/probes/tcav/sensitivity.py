@@ -15,7 +15,7 @@ from prunescope.probes.tcav.cavs import LayerVectors
 from prunescope.probes.tcav.gather import Positions, as_derivatives
 
 #: Gradients that differ by no more than this share of their largest entry are the same but for rounding.
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 
 
 @dataclass(eq=False)
@@ -96,7 +96,7 @@ class Sensitivity:
     def constant(self) -> Tensor:
         """bool (C,): the gradient is the same at every one of two or more images, and not 0."""
         size = self._first.abs().amax(1).double()
-        return ((self._apart <= _ROUNDING * size) & (size > 0) & (self._moved > 1)).cpu()
+        return ((self._apart <= ROUNDING * size) & (size > 0) & (self._moved > 1)).cpu()
 
     @property
     def degenerate(self) -> bool:
