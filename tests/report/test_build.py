@@ -126,8 +126,7 @@ def test_rebuilt_with_the_same_bytes(finished: Path, page: Path, tmp_path: Path)
 
 def test_tables_hold_what_the_page_shows(finished: Path, page: Path) -> None:
     found = results(finished)
-    elsewhere = {"sensitivity", "unit_layers", "unit_classes", "dissection"}  # nothing in this study goes by them
-    elsewhere = {"sensitivity", "unit_layers", "unit_classes", "tcav"}  # nothing in this study goes by them
+    elsewhere = {"sensitivity", "unit_layers", "unit_classes", "dissection", "tcav"}  # nothing here goes by them
     for name in TABLES:
         csv = pd.read_csv(page.parent / "tables" / f"{name}.csv")
         parquet = pd.read_parquet(page.parent / "tables" / f"{name}.parquet")

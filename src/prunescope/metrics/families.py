@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, similarity, unit_scores
-from prunescope.metrics.dissection import same, spread, still
 from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, similarity, tcav, unit_scores
+from prunescope.metrics.dissection import same, spread, still
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,9 +15,8 @@ from prunescope.report.detector_views import detector_views
 from prunescope.report.glance import NOTHING, Cell, mark
 from prunescope.report.places import percent
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
-from prunescope.report.unit_views import unit_views
 from prunescope.report.tcav_views import TcavView, tcav_views
-from prunescope.report.unit_views import UnitView, unit_views
+from prunescope.report.unit_views import unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -80,14 +79,12 @@ def _every_measure(table: Verdicts) -> Iterator[str]:
     yield from (*_table(columns, rows, text=3), "")
 
 
-def _units(view: UnitView, title: str) -> Iterator[str]:
-    yield from (f"## {title}, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
 def _scored(view: TcavView) -> Iterator[str]:
     yield from (f"## Concepts, {_plain(view.title)}", "", *(f"- {_plain(told)}" for told in view.words), "")
 
 
-def _units(view: UnitView) -> Iterator[str]:
-    yield from (f"## Which units matter, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
+def _units(view: UnitView, title: str) -> Iterator[str]:
+    yield from (f"## {title}, {_plain(view.recipe)}", "", *(f"- {_plain(told)}" for told in view.words), "")
     for table in view.tables:
         rows = [[name, *(cell.text for cell in cells)] for name, cells in table.rows]
         yield from (f"### {_plain(table.title)}", "", *_table([table.corner, *table.columns], rows), "")
