@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
     from prunescope.probes.selectivity import selectivity as selectivity
     from prunescope.probes.similarity import similarity as similarity
+    from prunescope.probes.tcav.probe import tcav as tcav
     from prunescope.pruning.compare import compare_removals as compare_removals
     from prunescope.pruning.compare import fine_tuning as fine_tuning
     from prunescope.pruning.granularity import granularity as granularity
@@ -96,7 +97,7 @@ _HOMES = {
     "shrink": "models.shrink", "load_weights": "models.weights", "read_weights": "models.weights",
     "build_model": "models.zoo", "measure": "probes.base", "Probe": "probes.base", "probe": "probes.base",
     "gradcam_maps": "probes.gradcam", "selectivity": "probes.selectivity",
-    "similarity": "probes.similarity", "granularity": "pruning.granularity",
+    "similarity": "probes.similarity", "tcav": "probes.tcav.probe", "granularity": "pruning.granularity",
     "rounds": "pruning.loop",
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",
     "Schedule": "pruning.schedule", "Sensitivity": "pruning.scope", "Table": "pruning.scope",

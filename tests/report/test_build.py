@@ -127,7 +127,7 @@ def test_rebuilt_with_the_same_bytes(finished: Path, page: Path, tmp_path: Path)
 def test_tables_hold_what_the_page_shows(finished: Path, page: Path) -> None:
     found = results(finished)
     elsewhere = {  # nothing in this study goes by them
-        "sensitivity", "unit_layers", "unit_classes", "dissection", "mis_layers", "selectivity_layers",
+        "sensitivity", "unit_layers", "unit_classes", "dissection", "tcav", "mis_layers", "selectivity_layers",
         "similarity_layers",
     }  # fmt: skip
     for name in TABLES:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, similarity, unit_scores
+from prunescope.metrics import importances, maps, predictions, rankings, scores, shares, similarity, tcav, unit_scores
 from prunescope.metrics.dissection import same, spread, still
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -68,6 +68,19 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
     "scores": (
         Distance(
             "correlation", scores.correlation, "concept scores over images", "Pearson's r", True, "column", _SIGNED
+        ),
+    ),
+    "tcav": (
+        Distance("difference", tcav.difference, "difference of TCAV scores", "share of images", False, "class"),
+        Distance("same_side", tcav.same_side, "TCAV scores on the same side of one half", "share", True, "class"),
+    ),
+    "tcav_found": (
+        Distance("same_found", tcav.same_found, "same concepts found by TCAV", "Jaccard index", True, "class"),
+    ),
+    "regions": (
+        Distance(
+            "difference", tcav.difference, "difference of images within concept regions", "share of images", False,
+            "class",
         ),
     ),
     "features": (Distance("cka", similarity.cka, "how layers arrange images", "CKA", True, "column", _SIGNED),),

@@ -36,6 +36,7 @@ from prunescope.report.safe import asset, safe_json
 from prunescope.report.sensitivity import sensitivity_tables
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
+from prunescope.report.tcav_views import TCAV_LEAD, tcav_views
 from prunescope.report.unit_views import LEAD, unit_views
 from prunescope.report.verdicts import verdicts
 from prunescope.report.weights import layer_tables
@@ -82,6 +83,7 @@ def _content(found: Results) -> dict[str, Any]:
         "selectivities": selectivities, "similarities": similarities,
         "claims": claim_view(found), "claims_lead": CLAIMS_LEAD, "claim_columns": CLAIM_COLUMNS,
         "detector_views": detector_views(found), "detector_lead": DETECTORS,
+        "tcav_views": tcav_views(found), "tcav_lead": TCAV_LEAD,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunescope.core.types import Array, Record
-from prunescope.report.charts import Figure, bump_chart
+from prunescope.report.charts import Figure, bump_chart, sentence_case
 from prunescope.report.heat import HeatTable, shares
 from prunescope.report.places import dense_of, percent, recipes_done, spread_out, tickets, units
 from prunescope.study.plan import Point
@@ -125,10 +125,22 @@ class _Networks:
         if bad:
             shown = ", ".join(bad[:12]) + (f" and {len(bad) - 12} more" if len(bad) > 12 else "")
             notes.append(f"Not readable from the dense network (quality gate), so left out there: {shown}.")
+        notes += [_complete(self.records[0], self.columns[0]), _complete(self.records[-1], self.columns[-1])]
         notes += [str(record.info["warning"]) for record in self.records[:1] if record.info.get("warning")]
         if len(self.classes) > _LISTED:
             notes.append(f"The first {_LISTED} of {len(self.classes)} classes; the tables hold all.")
         return tuple(note for note in notes if note)
+
+
+def _complete(record: Record, column: str) -> str:
+    """Concept completeness in words; empty where there is none."""
+    found, chance = (record.metrics.get(name, np.nan) for name in ("completeness", "random_completeness"))
+    if not np.isfinite(found):
+        return ""
+    return (
+        f"{sentence_case(column)}: rebuilt from the scores of its concepts alone, the network keeps {percent(found)} "
+        f"of its accuracy above chance (from as many random directions: {percent(chance)})."
+    )
 
 
 def _places(values: Array) -> dict[int, int]:

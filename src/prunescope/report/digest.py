@@ -17,6 +17,7 @@ from prunescope.report.places import percent
 from prunescope.report.readable import readable_views
 from prunescope.report.representations import selectivity_views, similarity_views
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
+from prunescope.report.tcav_views import TcavView, tcav_views
 from prunescope.report.unit_views import unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
@@ -39,6 +40,8 @@ def digest(found: Results) -> str:
     lines += _claims(claim_view(found))
     for table in verdicts(found):
         lines += _every_measure(table)
+    for scored in tcav_views(found):
+        lines += _scored(scored)
     for view in unit_views(found):
         lines += _told(f"Which units matter, {view.recipe}", view.words, view.tables)
     for view in detector_views(found):
@@ -82,6 +85,10 @@ def _every_measure(table: Verdicts) -> Iterator[str]:
     columns = ["measure", "of", "images", *map(percent, table.densities), "other seeds"]
     rows = [[line.title, line.of, _images(line), *map(_cell, line.cells), line.floor or "–"] for line in table.lines]
     yield from (*_table(columns, rows, text=3), "")
+
+
+def _scored(view: TcavView) -> Iterator[str]:
+    yield from (f"## Concepts, {_plain(view.title)}", "", *(f"- {_plain(told)}" for told in view.words), "")
 
 
 def _told(title: str, words: Iterable[str], tables: Iterable[HeatTable]) -> Iterator[str]:

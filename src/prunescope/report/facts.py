@@ -25,6 +25,9 @@ _CONCEPTS = {
     "bottleneck_h_accuracy": Fact("Accuracy of the bottleneck with the residual", "share of test images", True),
     "random_concept_accuracy": Fact("Accuracy of a bottleneck on random directions", "share of test images", None),
     "fidelity": Fact("Bottleneck decides as the network does", "share of test images", True),
+    "completeness": Fact("Accuracy that concept scores give back", "share of the network's above chance", True),
+    "completeness_raw": Fact("The same, not cut to 0 and 1", "share of the network's above chance", None),
+    "random_completeness": Fact("Accuracy that random directions give back", "share above chance", None),
     "nonzeros": Fact("Weights that the bottleneck uses", "weights", None),
 }
 _UNSHOWN = ("n", "mask_area", "units")

@@ -15,13 +15,14 @@ from prunescope.study.study import Study
 SUBJECTS = {
     "labels": "decisions", "maps": "heat maps", "energy": "heat on the object",
     "pointing": "hottest points of the maps", "rankings": "concept rankings", "scores": "concept scores",
-    "features": "features of layers",
+    "features": "features of layers", "tcav": "sensitivities to concepts", "regions": "images within concept regions",
 }  # fmt: skip
 
-#: Families that no answer is built on: how a network spreads its work over units is not why it decides.
+#: Families that no answer is built on: how a network spreads its work over units is not why it decides. Nor on what a
+#: test finds: it goes by the level of the test, and the scores behind it are there.
 _APART = (
     "importances", "importance_shares", "class_profiles", "image_sets", "unit_orders", "unit_scores", "selectivities",
-    "unit_concepts",
+    "unit_concepts", "tcav_found",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from prunescope.report.measures import within_range
 from prunescope.report.mis_rows import mis_layers, selectivity_layers, similarity_layers
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
+from prunescope.report.tcav_rows import tcav_rows
 from prunescope.report.unit_rows import unit_classes, unit_layers
 from prunescope.study.claims import stated
 from prunescope.study.hits import flips
@@ -43,6 +44,7 @@ TABLES = {
     "dissection": "one layer and category of one checkpoint, or `all`: units, dead, tied; detectors, those beyond "
     "chance, and how many concepts they detect; mean overlap of the scored units with their best concept",
     "concepts": "one class and concept of one checkpoint: contribution, place in the top list, bootstrap frequency",
+    "tcav": "one layer, class and concept of one checkpoint: share of images (TCAV, or in the region), and its test",
     "concept_quality": "one concept of one checkpoint: AUROC of reading it from the features, and whether it was used",
 }
 _PLACE = ["role", "recipe", "seed", "round", "checkpoint"]
@@ -65,6 +67,7 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
         "similarity_layers": similarity_layers(found),
         "dissection": detector_rows(found),
         "concepts": _rows(found, _concepts, ["probe", "class", "concept", "contribution", "place", "frequency"]),
+        "tcav": tcav_rows(found),
         "concept_quality": _rows(found, _quality, ["probe", "concept", "auroc", "good"]),
     }
     return {name: (known | made)[name] for name in TABLES}

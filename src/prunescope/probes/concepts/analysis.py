@@ -10,10 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from prunescope.core.seeds import torch_generator
 from prunescope.data.split import NAMES
 from prunescope.probes.base import Subject
 from prunescope.probes.concepts.bottleneck import Bottleneck, Examples
 from prunescope.probes.concepts.cav import Cavs, Scaling, auroc, fit_cavs
+from prunescope.probes.concepts.completeness import Rebuilding
 from prunescope.probes.concepts.controls import random_directions, shuffled_auroc
 from prunescope.probes.concepts.embeddings import Embedded
 from prunescope.probes.concepts.labelled import labelled, labelled_split
@@ -27,11 +29,13 @@ class Analysis:
 
     Attributes:
         splits: embeddings of train, val, test, and of the concept bank if there is one.
+        layer: where they come from.
         min_auroc, min_examples, grid, l1_ratio, target: as the options of the probe.
     """
 
     subject: Subject
     splits: Mapping[str, Embedded]
+    layer: str
     min_auroc: float
     min_examples: int
     grid: tuple[float, ...]
@@ -124,6 +128,21 @@ class Analysis:
             _share(control.logits(self.z["test"] @ directions.T).argmax(1) == test.labels),
         )
         return dict(zip(names, found, strict=True))
+
+    @cached_property
+    def rebuilding(self) -> Rebuilding | None:
+        return Rebuilding.of(self.subject.model, self.layer, self.splits, self.subject.seed)
+
+    def completeness(self) -> dict[str, float]:
+        """How much of the accuracy the good concepts' scores give back, and as many random directions' do."""
+        names = ("completeness", "completeness_raw", "random_completeness")
+        if self.rebuilding is None or not self.good.any():
+            return dict.fromkeys(names, float("nan"))
+        bounded, raw = self.rebuilding.completeness({n: values[:, self.good] for n, values in self.distances.items()})
+        generator = torch_generator(self.subject.seed, "concepts", "completeness")
+        directions = torch.randn(self.z["train"].shape[1], int(self.good.sum()), generator=generator).double()
+        chance, _ = self.rebuilding.completeness({name: z @ directions for name, z in self.z.items()})
+        return dict(zip(names, (bounded, raw, chance), strict=True))
 
 
 def _share(hits: Tensor) -> float:

@@ -31,6 +31,10 @@ class Concepts(Probe):
     Vectors are fitted on the training split (or a concept bank), everything is chosen on validation images, and the
     test split is only ever looked at.
 
+    `completeness` (Yeh et al. 2020) is the share of the network's accuracy above chance that its own head reaches on
+    features rebuilt from the good concepts' scores, cut to [0, 1] (`completeness_raw`: as it is), beside that of as
+    many random directions. NaN for a network at chance, and where features do not go straight into a last linear layer.
+
     Attributes:
         layer: module whose output is the embedding (maps are averaged over positions), or `NAME:input`; "" is what
             goes into the last linear layer.
@@ -103,8 +107,8 @@ class _Gatherer:
     def _record(self, splits: Mapping[str, Embedded]) -> Record:
         options, seed, test = self.options, self.subject.seed, self.subject.data.test
         found = Analysis(
-            self.subject, splits, min_auroc=options.min_auroc, min_examples=options.min_examples,
-            grid=options.c, l1_ratio=options.l1_ratio, target=options.target,
+            self.subject, splits, layer=self.embeddings.layer, min_auroc=options.min_auroc,
+            min_examples=options.min_examples, grid=options.c, l1_ratio=options.l1_ratio, target=options.target,
         )  # fmt: skip
         cavs, shuffled = found.vectors
         arrays = {
@@ -122,6 +126,7 @@ class _Gatherer:
             "shuffled_auroc": _mean(shuffled),
             "good_share": float(found.good.double().mean()),
             **found.accuracies(),
+            **found.completeness(),
         }
         return Record("concepts", metrics, arrays, test.ids, self._info(found))
 
@@ -143,6 +148,10 @@ class _Gatherer:
             "training_images": len(found.splits["train"].x),
             "not_good": [n for n, fine in zip(source.concept_names, good, strict=True) if not fine],
         }
+        if found.rebuilding is None:
+            facts["no_completeness"] = (
+                "Completeness needs the features that go into a last linear layer, which alone makes the decision."
+            )
         if bottleneck is None:
             facts["warning"] = "No concept can be read from this network (quality gate), so it has no bottleneck."
         return facts
