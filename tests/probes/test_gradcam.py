@@ -23,7 +23,8 @@ from prunescope.engine.attribute import gradcam, normalised, upsample
 from prunescope.engine.sweep import sweep
 from prunescope.models.zoo import build_model
 from prunescope.probes.base import Subject, measure, probe
-from prunescope.probes.gradcam import FACTS, GradCam, gradcam_maps, inside_energy, pointing
+from prunescope.probes.gradcam import FACTS, GradCam, gradcam_maps
+from prunescope.probes.heat import inside_energy, pointing
 from prunescope.testing import assert_same_record, tiny_data, tiny_network
 
 LAYERS = ["conv1", "norm", "relu1", "conv2", "relu2"]

@@ -36,6 +36,26 @@ def last_conv(model: nn.Module) -> str:
     return found[-1]
 
 
+def map_layer(model: nn.Module) -> str:
+    """Name of the module whose output heat maps weigh by default: the last convolution (`last_conv`).
+
+    In a transformer, whose only convolutions cut patches (kernel and stride are one), it is the last norm before an
+    attention: behind the last attention a network that reads its class token has no gradient towards the others.
+
+    Raises:
+        PrunescopeError: the network has neither.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if all(module.kernel_size == module.stride for module in convolutions):
+        names = [name for name, _ in model.named_modules()]
+        kinds = [type(module) for module in model.modules()]
+        attend = [i for i, kind in enumerate(kinds) if "attention" in kind.__name__.lower()]
+        norms = [i for i, kind in enumerate(kinds) if issubclass(kind, nn.LayerNorm) and attend and i < attend[-1]]
+        if norms:
+            return names[norms[-1]]
+    return last_conv(model)
+
+
 def penultimate(model: nn.Module) -> str:
     """Name of the head, the module whose *input* is the feature vector: the last linear layer that runs.
 

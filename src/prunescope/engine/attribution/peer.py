@@ -1,0 +1,40 @@
+"""Captum, imported when it is used, and the function of images that it is given."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.core.errors import missing_extra
+from prunescope.engine.sweep import logits_of
+
+#: Images, counting copies, that Captum differentiates at once; bounds the memory.
+ROWS = 256
+
+
+def captum(wanted_for: str) -> Any:
+    """The module `captum.attr`.
+
+    Raises:
+        PrunescopeError: it is not installed.
+    """
+    try:
+        return importlib.import_module("captum.attr")
+    except ImportError:
+        raise missing_extra("captum", "attribution", f"the attribution {wanted_for!r}") from None
+
+
+def logits_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Images to logits. A clone goes in, because a network may overwrite its input and that must stay a leaf."""
+    return lambda x: logits_of(model(x.clone()))
+
+
+def in_parts(attribute: Callable[[Tensor, Tensor], Tensor], x: Tensor, target: Tensor, copies: int) -> Tensor:
+    """`attribute` of a few images at a time, each of which it copies so often; the attributions (B, C, H, W)."""
+    size = max(1, ROWS // copies)
+    pairs = zip(x.detach().split(size), target.split(size), strict=True)
+    return torch.cat([attribute(part.clone().requires_grad_(), chosen).detach() for part, chosen in pairs])
