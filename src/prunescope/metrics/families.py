@@ -57,6 +57,17 @@ FAMILIES: dict[str, tuple[Distance, ...]] = {
     "pointing": (
         Distance("pointing", shares.difference, "difference in peaks on the object", "share", None, range=_SIGNED),
     ),
+    "deletion": (
+        Distance(
+            "deletion", shares.difference, "difference under the deletion curve", "probability", None, range=_SIGNED
+        ),
+    ),
+    "insertion": (
+        Distance(
+            "insertion", shares.difference, "difference under the insertion curve", "probability", None, range=_SIGNED
+        ),
+    ),
+    "road": (Distance("road", shares.difference, "difference in ROAD", "probability", None, range=_SIGNED),),
     "labels": (Distance("agreement", predictions.agreement, "same decision", "share of images", True),),
     "rankings": (
         Distance("rbo", rankings.rbo, "overlap of concept rankings", "rank-biased overlap", True, "class"),

@@ -18,7 +18,18 @@ from prunescope.engine.attribution.gradcam_plusplus import GradCamPlusPlus
 from prunescope.engine.sweep import logits_of, require_finite
 from prunescope.engine.untouched import untouched
 from prunescope.probes.base import Probe, Subject, probes
-from prunescope.probes.heat import DISTANCES, CamGatherer, HeatRows, Target, asked_of, require_targets, some_rows
+from prunescope.probes.heat import (
+    DISTANCES,
+    CamGatherer,
+    HeatRows,
+    Target,
+    asked_of,
+    batches_at,
+    classes_of,
+    images_of,
+    require_targets,
+    some_rows,
+)  # fmt: skip
 from prunescope.probes.heat import FACTS as FACTS
 
 
@@ -63,20 +74,18 @@ class Attribution(Probe):
         if self.streams:
             return super().measure(subject, batch_size=batch_size)
         heat, info = self._heat(subject), self._info(subject.model)
-        part = subject.data.test if len(heat.rows) == len(heat.split) else subject.data.test.subset(heat.rows)
         subject.model.to(subject.device)
         with untouched(subject.model) as model:
             explain = self.method.explainer(model)
-            for index, x, y in part.batches(batch_size, subject.device):
+            for index, x, y in batches_at(heat.split, heat.rows, batch_size, subject.device):
                 with torch.no_grad():
                     logits = logits_of(model(x)).float()
-                require_finite(logits, index, part)
-                place, last = heat.rows[index], None
+                require_finite(logits, index, heat.split)
+                last = None
                 for name in heat.targets:
-                    target = heat.classes(name, place, y, logits)
-                    maps = _maps(explain, x, target, last)
-                    heat.add(name, maps, place)
-                    last = target, maps
+                    target = heat.classes(name, index, y, logits)
+                    last = target, _maps(explain, x, target, last)
+                    heat.add(name, last[1], index)
         return heat.record(info)
 
     def _heat(self, subject: Subject) -> HeatRows:
@@ -123,18 +132,9 @@ def attributions(
         PrunescopeError: an unknown method or option, a network that the method cannot explain, or a package that is not
             installed.
     """
-    chosen, found, start = method_of(method), [], 0
-    batches = images.split(batch_size) if isinstance(images, Tensor) else (x for _, x, _ in images.batches(batch_size))
+    chosen = method_of(method)
     model.to(device)
     with untouched(model):
         explain = chosen.explainer(model)
-        for batch in batches:
-            x = batch.to(device)
-            if target is None:
-                with torch.no_grad():
-                    classes = logits_of(model(x)).argmax(1)
-            else:
-                classes = target[start : start + len(x)].to(device)
-            start += len(x)
-            found.append(explain(x, classes).cpu())
-    return torch.cat(found)
+        batches = classes_of(model, images_of(images, batch_size, device), target)
+        return torch.cat([explain(x, classes).cpu() for x, classes in batches])

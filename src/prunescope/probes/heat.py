@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.types import Array, Record
@@ -16,7 +16,7 @@ from prunescope.data.split import Split
 from prunescope.data.subsets import stratified
 from prunescope.engine.attribute import normalised, upsample
 from prunescope.engine.attribution.base import Cam
-from prunescope.engine.sweep import Needs, Pass
+from prunescope.engine.sweep import Needs, Pass, logits_of, require_finite
 
 Target = Literal["reference", "true"]
 
@@ -63,6 +63,44 @@ def asked_of(reference: Record | None, split: Split, probe: str) -> Tensor | Non
 def some_rows(split: Split, count: int) -> Tensor:
     """Positions of at most `count` images with classes in their shares, the same for every network; 0: all."""
     return stratified(split.labels, count, seed=0) if 0 < count < len(split) else torch.arange(len(split))
+
+
+def batches_at(
+    split: Split, rows: Tensor, batch_size: int, device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(positions, normalised images, labels) of the images at these positions, as `Split.batches` gives them all."""
+    for index in rows.split(batch_size):
+        images = split.normalisation(split.images[index].to(device)).contiguous(memory_format=torch.channels_last)
+        yield index, images, split.labels[index].to(device)
+
+
+@torch.no_grad()
+def batches_asked(
+    model: nn.Module, split: Split, rows: Tensor, asked: Tensor | None, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised images and the class to explain: the dense network's prediction, or else the network's own."""
+    device = next(model.parameters(), torch.zeros(())).device
+    for index, x, _ in batches_at(split, rows, batch_size, device):
+        logits = logits_of(model(x)).float()
+        require_finite(logits, index, split)
+        yield x, logits.argmax(1) if asked is None else asked[index].to(x.device)
+
+
+def classes_of(model: nn.Module, batches: Iterable[Tensor], target: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images with their classes out of `target` (N,); None: the network's own predictions."""
+    start = 0
+    for x in batches:
+        with torch.no_grad():
+            own = logits_of(model(x)).argmax(1) if target is None else target[start : start + len(x)].to(x.device)
+        start += len(x)
+        yield x, own
+
+
+def images_of(images: Tensor | Split, batch_size: int, device: torch.device | str) -> Iterator[Tensor]:
+    """Normalised images of a tensor or a split, in batches."""
+    if isinstance(images, Tensor):
+        return (part.to(device) for part in images.split(batch_size))
+    return (x for _, x, _ in images.batches(batch_size, device))
 
 
 @dataclass(eq=False)

@@ -23,6 +23,7 @@ SUBJECTS = {
 _APART = (
     "importances", "importance_shares", "class_profiles", "image_sets", "unit_orders", "unit_scores", "selectivities",
     "unit_concepts", "tcav_found",
+    "deletion", "insertion", "road",
 )  # fmt: skip
 
 
