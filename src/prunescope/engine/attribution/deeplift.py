@@ -38,7 +38,7 @@ class DeepLift(InputMethod):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it says that it sets hooks
                 try:
-                    found: Tensor = tool.attribute(part, baselines=torch.zeros_like(part), target=chosen)
+                    found: Tensor = tool.attribute(part, baselines=torch.zeros_like(part), target=chosen).detach()
                 except (RuntimeError, AssertionError, TypeError) as error:
                     raise _refusal(model, str(error).splitlines()[0]) from error
             if not checked:

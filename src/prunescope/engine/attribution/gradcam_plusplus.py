@@ -16,7 +16,8 @@ from prunescope.engine.attribution.base import Cam, methods
 class GradCamPlusPlus(Cam):
     """Channels weighed by a weighted mean of their positive gradients (Chattopadhay et al. 2018, eq. 19).
 
-    The score is the exponential of the logit, so that the second and third derivatives are powers of the first.
+    The score is the exponential of the logit, so that the second and third derivatives are powers of the first. The
+    paper means a layer behind a ReLU; where activations may be negative a weight can be as large as it likes.
     """
 
     summary: ClassVar[str] = "Grad-CAM++: several objects of a class share the heat (Chattopadhay et al. 2018)"

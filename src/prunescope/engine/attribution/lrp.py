@@ -58,7 +58,7 @@ class Lrp(InputMethod):
                     rules.GammaRule(self.gamma) if self.rule == "gamma" else rules.Alpha1_Beta0_Rule()
                 )
             try:
-                found: Tensor = package.LRP(own).attribute(part, target=chosen)
+                found: Tensor = package.LRP(own).attribute(part, target=chosen).detach()
             except (TypeError, RuntimeError, AttributeError) as error:
                 raise _refusal(model, _reason(error)) from error
             return found

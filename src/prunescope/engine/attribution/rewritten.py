@@ -89,8 +89,9 @@ class _Rewriter:
                 continue
             if node.target in _RELUS:
                 self._become(node, "call_module", self._add(nn.ReLU()), node.args[:1])
-            elif node.target in _POOLS and set(node.kwargs) <= {"stride", "padding", "ceil_mode"}:
-                module = _POOLS[node.target](*node.args[1:], **node.kwargs)
+            elif node.target in _POOLS and not node.kwargs.get("return_indices"):
+                options = {name: value for name, value in node.kwargs.items() if name != "return_indices"}
+                module = _POOLS[node.target](*node.args[1:], **options)
                 self._become(node, "call_module", self._add(module), node.args[:1])
             elif addition and node.target in _SUMS and len([a for a in node.args if isinstance(a, fx.Node)]) == 2:
                 self._become(node, "call_module", self._add(addition()), node.args)
