@@ -176,11 +176,12 @@ def test_maps_of_a_trained_network_beat_random_ones() -> None:
     data = ps.load_data({"name": "shapes", "size": 16, "train": 384, "val": 32, "test": 64})
     model = ps.build_model("small_cnn", classes=len(data.classes), channels=3, seed=0)
     ps.fit(model, data.train, ps.Training(epochs=4, batch_size=64, lr=0.05), seed=0)
-    found = record(model, probe("faithfulness", method="integrated_gradients"), data=data)
+    method = {"name": "integrated_gradients", "steps": 8}
+    found = record(model, probe("faithfulness", method=method), data=data)
     assert found.metrics["insertion"] > found.metrics["random.insertion"] + 0.02
     assert found.metrics["road"] > found.metrics["random.road"] + 0.02
-    left = record(model, probe("sanity", method="integrated_gradients"), data=data).metrics
-    edges = record(model, probe("sanity", method="edges"), data=data).metrics
+    left = record(model, probe("sanity", method=method, images=24, stages=2), data=data).metrics
+    edges = record(model, probe("sanity", method="edges", images=24, stages=2), data=data).metrics
     assert left["left"] < 0.6 < edges["left"] == pytest.approx(1)
 
 
