@@ -53,7 +53,7 @@ def test_random_weights_keep_mean_and_spread_and_depend_on_seed_and_name() -> No
         value, old = value.detach(), before[name].detach()
         if old.std(correction=0) == 0:
             assert torch.equal(value, old)
-        if len(old.flatten()) < 100:
+        if old.std(correction=0) == 0 or len(old.flatten()) < 100:
             continue
         assert not torch.equal(value, different)
         assert abs(float(torch.corrcoef(torch.stack([value.flatten(), old.flatten()]).detach())[0, 1])) < 0.5

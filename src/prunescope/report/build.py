@@ -37,6 +37,7 @@ from prunescope.report.sensitivity import sensitivity_tables
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tables import write_tables
 from prunescope.report.tcav_views import TCAV_LEAD, tcav_views
+from prunescope.report.trust import trust_views
 from prunescope.report.unit_views import LEAD, unit_views
 from prunescope.report.verdicts import verdicts
 from prunescope.report.weights import layer_tables
@@ -71,6 +72,8 @@ def _content(found: Results) -> dict[str, Any]:
     readable, selectivities, similarities = readable_views(found), selectivity_views(found), similarity_views(found)
     for made in (*(view.figures for view in readable), *(view.figures for view in selectivities)):
         charts |= made
+    trusted = trust_views(found)
+    charts |= {place: made for view in trusted for place, made in view.figures.items()}
     columns, rows = checkpoints(found)
     chosen = layers(found)
     return {
@@ -84,6 +87,7 @@ def _content(found: Results) -> dict[str, Any]:
         "claims": claim_view(found), "claims_lead": CLAIMS_LEAD, "claim_columns": CLAIM_COLUMNS,
         "detector_views": detector_views(found), "detector_lead": DETECTORS,
         "tcav_views": tcav_views(found), "tcav_lead": TCAV_LEAD,
+        "trust_views": trusted, "unit_views": unit_views(found), "unit_lead": LEAD,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

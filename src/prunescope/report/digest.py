@@ -19,6 +19,8 @@ from prunescope.report.representations import selectivity_views, similarity_view
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tcav_views import TcavView, tcav_views
 from prunescope.report.unit_views import unit_views
+from prunescope.report.trust import trust_views
+from prunescope.report.unit_views import UnitView, unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -42,6 +44,13 @@ def digest(found: Results) -> str:
         lines += _every_measure(table)
     for scored in tcav_views(found):
         lines += _scored(scored)
+    for trusted in trust_views(found):
+        lines += [
+            f"## Can these maps be trusted? {_plain(trusted.title)}",
+            "",
+            *(f"- {_plain(told)}" for told in trusted.words),
+            "",
+        ]
     for view in unit_views(found):
         lines += _told(f"Which units matter, {view.recipe}", view.words, view.tables)
     for view in detector_views(found):

@@ -15,8 +15,8 @@ from prunescope.report.places import dense_of, percent, predictions, recipes_don
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
 
-#: Networks shown side by side, at most.
-_COLUMNS = 7
+#: Networks shown side by side, and probes of heat maps shown, at most.
+_COLUMNS, _PROBES = 7, 3
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,41 @@ class Row:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of one recipe, seed and heat-map probe, by the way they were chosen."""
+    """Rows of one recipe, seed and heat-map probe, by the way they were chosen; `how` the maps were made, in words."""
 
     title: str
     key: str
-    layer: str
+    how: str
     columns: tuple[str, ...]
     groups: dict[str, tuple[Row, ...]] = field(default_factory=dict)
 
 
 def galleries(found: Results) -> list[Gallery]:
-    """One gallery per recipe and ticket seed, for the first probe that stores heat maps. Empty without one."""
-    probe = next((key for key, item in found.study.probes.items() if "image.reference" in item.distances), None)
-    if probe is None:
+    """One gallery per probe that stores heat maps of the pictures (the first few), recipe and ticket seed."""
+    keys = [key for key, item in found.study.probes.items() if "image.reference" in item.distances]
+    if not keys:
         return []
-    sheet = _Sheet(found, probe, found.pictures())
-    shown = []
-    for recipe in recipes_done(found):
-        beyond = excess(found, recipe, sheet.pictures["ids"])
-        for seed in found.study.seeds.tickets:
-            points, dense = tickets(found, recipe, seed), dense_of(found, seed)
-            if dense and points and sheet.mapped(dense):
-                shown.append(sheet.gallery(recipe, [dense, *spread_out(points, _COLUMNS - 1)], beyond))
+    pictures, shown = found.pictures(), list[Gallery]()
+    for probe in keys[:_PROBES]:
+        sheet = _Sheet(found, probe, _known(found, probe, pictures), len(keys) > 1)
+        if not len(sheet.pictures["ids"]):
+            continue
+        for recipe in recipes_done(found):
+            beyond = excess(found, recipe, sheet.pictures["ids"])
+            for seed in found.study.seeds.tickets:
+                points, dense = tickets(found, recipe, seed), dense_of(found, seed)
+                if dense and points and sheet.mapped(dense):
+                    shown.append(sheet.gallery(recipe, [dense, *spread_out(points, _COLUMNS - 1)], beyond))
     return shown
+
+
+def _known(found: Results, probe: str, pictures: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The pictures that the probe has maps of: it may have looked at some images only."""
+    if not found.points:
+        return pictures
+    ids = found.record(found.points[0], probe).ids
+    there = np.isin(pictures["ids"], [] if ids is None else ids)
+    return {name: values[there] for name, values in pictures.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +88,7 @@ class _Sheet:
     found: Results
     probe: str
     pictures: Mapping[str, Array]
+    several: bool
 
     def mapped(self, point: Point) -> bool:
         """Whether there are maps for the dense network's prediction."""
@@ -91,8 +104,10 @@ class _Sheet:
         }
         seed = points[0].seed
         columns = ("dense", *(percent(point.density) for point in points[1:]))
-        layer = str(self.found.record(points[0], self.probe).info.get("layer", ""))
-        return Gallery(f"{recipe}, seed {seed}", f"{recipe}/{seed}", layer, columns, rows)
+        info = self.found.record(points[0], self.probe).info
+        how = f"{info.get('method', 'gradcam')}{' at ' + str(info['layer']) if 'layer' in info else ''}"
+        title = f"{recipe}, seed {seed}" + (f", {self.probe}" if self.several else "")
+        return Gallery(title, f"{self.probe}/{recipe}/{seed}", how, columns, rows)
 
     def seen(self, point: Point) -> Seen:
         """Decisions and maps of one network on the pictures."""

@@ -14,6 +14,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Longest side of a picture on the page, and above which a picture is kept as JPEG.
 _SIDE, _SMALL = 224, 96
 _TINY = 32
+#: Longest side of a heat map: finer ones, of the pixels themselves, are averaged.
+_HEAT = 56
 #: Heat from nothing to its maximum: violet, red, orange, light yellow; strength is also carried by opacity, so that
 #: the picture stays visible where the map says nothing.
 _STOPS = np.array([[92, 22, 127], [205, 36, 84], [250, 130, 36], [255, 240, 140]], dtype=np.float64)
@@ -42,6 +44,10 @@ def heat_uri(heat: Array) -> str:
     values = heat.astype(np.float64)
     if not np.isfinite(values).all() or values.max() <= 0:
         return ""
+    if max(values.shape) > _HEAT:
+        share = _HEAT / max(values.shape)
+        size = (max(1, round(values.shape[1] * share)), max(1, round(values.shape[0] * share)))
+        values = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX), np.float64)
     values /= values.max()
     place = np.linspace(0, 1, len(_STOPS))
     rgb = np.stack([np.interp(values, place, _STOPS[:, c]) for c in range(3)], axis=2)

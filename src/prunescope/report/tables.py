@@ -17,6 +17,7 @@ from prunescope.report.mis_rows import mis_layers, selectivity_layers, similarit
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
 from prunescope.report.tcav_rows import tcav_rows
+from prunescope.report.trust import sanity_rows
 from prunescope.report.unit_rows import unit_classes, unit_layers
 from prunescope.study.claims import stated
 from prunescope.study.hits import flips
@@ -36,6 +37,7 @@ TABLES = {
     "sensitivity": "one layer cut alone at one rate: accuracy on the validation images, and its largest harmless rate",
     "classes": "one class of one checkpoint: recall, and share of its images decided differently from the dense one",
     "flips": "images of one checkpoint that go from one class (by the dense network) to another (by this one)",
+    "sanity": "one stage of weights of one checkpoint: how alike maps stay when it is random (with those above; alone)",
     "unit_layers": "one layer of one checkpoint: units, how many are dead, matter, do harm; mean CAR of the living",
     "unit_classes": "one class of one checkpoint: class CAR, mean over all living units",
     "mis_layers": "one layer of one checkpoint: units, how many constant or tied, mean MIS and right tasks of the rest",
@@ -60,6 +62,7 @@ def tables(found: Results) -> dict[str, pd.DataFrame]:
         "sensitivity": scan_table(found),
         "classes": _rows(found, _classes, ["class", "recall", "changed"]),
         "flips": _rows(found, _flips, ["before", "after", "images"]),
+        "sanity": sanity_rows(found),
         "unit_layers": unit_layers(found),
         "unit_classes": unit_classes(found),
         "mis_layers": mis_layers(found),
