@@ -224,7 +224,7 @@ def test_blurring_keeps_what_is_even_and_evens_the_rest() -> None:
     assert blurred(torch.randn(1, 1, 2, 2)).shape == (1, 1, 2, 2)
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"rows": 0}, {"noise": -1.0}, {"shares": (0.0, 0.5)}])
+@pytest.mark.parametrize("options", [{"steps": 0}, {"rows": -1}, {"noise": -1.0}, {"shares": (0.0, 0.5)}])
 def test_bad_protocols_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(PrunescopeError, match="faithfulness"):
         Protocol(**options)

@@ -139,7 +139,7 @@ def test_doors_leave_the_network_alone_and_take_splits() -> None:
         ("faithfulness", {"images": -1}, "images must be 0"),
         ("faithfulness", {"shares": []}, "`shares` is empty"),
         ("faithfulness", {"shares": [1.0]}, "shares lie between 0 and 1"),
-        ("faithfulness", {"steps": 0}, "steps, rows >= 1"),
+        ("faithfulness", {"steps": 0}, "steps >= 1"),
         ("sanity", {"stages": 0}, "stages >= 1"),
         ("sanity", {"method": {"name": "lrp", "rule": "x"}}, "rule"),
     ],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.attribute import upsample
+from prunescope.engine.attribution.peer import rows_for
 from prunescope.engine.imputation import imputed
 from prunescope.engine.sweep import logits_of
 
@@ -35,7 +36,7 @@ class Protocol:
         shares: of pixels that ROAD takes away, above 0 and below 1; none: no ROAD.
         noise: standard deviation of what ROAD adds to imputed pixels, in normalised units.
         seed: of the noise.
-        rows: altered images that are run at once; bounds the memory.
+        rows: altered images that run at once, which bounds the memory; 0: 64 on a CPU, 512 elsewhere.
     """
 
     steps: int = 16
@@ -44,11 +45,11 @@ class Protocol:
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     noise: float = 0.01
     seed: int = 0
-    rows: int = 256
+    rows: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.rows < 1 or not self.noise >= 0:
-            raise PrunescopeError(f"faithfulness: steps, rows >= 1 and noise >= 0, got {self}")
+        if self.steps < 1 or self.rows < 0 or not self.noise >= 0:
+            raise PrunescopeError(f"faithfulness: steps >= 1, rows and noise >= 0, got {self}")
         if not all(0 < share < 1 for share in self.shares):
             raise PrunescopeError(f"faithfulness: shares lie between 0 and 1, got {list(self.shares)}")
 
@@ -116,7 +117,7 @@ def faithfulness_curves(
     blank = ~(maps.amax((1, 2)) > 0)
     large = maps.float() if maps.shape[1:] == size else upsample(maps.float(), size)
     order = ranks(large.nan_to_num(0.0))
-    watch = _Watch(model, how.rows)
+    watch = _Watch(model, how.rows or rows_for(x.device))
     counts = how.counts(order[0].numel())
     grey: dict[str, Callable[[Tensor], Tensor]] = {"mean": torch.zeros_like, "blur": blurred}
     deletion = watch.replaced(x, grey[how.deletion](x), (order, target), counts)
@@ -163,6 +164,7 @@ class _Watch:
         found = []
         for rows, limits in zip(row.split(self.rows), limit.split(self.rows), strict=True):
             altered = alter(x[rows], order[rows] < limits[:, None, None], rows)
+            altered = altered.contiguous(memory_format=torch.channels_last)
             probability = logits_of(self.model(altered)).float().softmax(dim=1)
             found.append(probability.gather(1, target[rows, None])[:, 0])
         return torch.cat(found).view(len(x), len(counts))

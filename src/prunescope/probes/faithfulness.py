@@ -16,6 +16,7 @@ from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
 from prunescope.engine.attribution.base import Method, method_of
 from prunescope.engine.attribution.gradcam import GradCam
+from prunescope.engine.attribution.rewritten import folded_for
 from prunescope.engine.faithfulness import Canvas, Curves, Protocol, faithfulness_curves, random_maps
 from prunescope.engine.sweep import Gatherer
 from prunescope.engine.untouched import untouched
@@ -103,13 +104,15 @@ def _curves(
 ) -> tuple[Curves, Curves]:
     """Curves of images, given with maps and classes, in the order of the maps, and in that of `noise` (N, H, W)."""
     found: tuple[list[Curves], list[Curves]] = [], []
-    start = 0
+    start, watched = 0, model
     for x, maps, target in batches:
+        if not start:
+            watched = folded_for(model, x[:16])
         blank = ~(maps.amax((1, 2)) > 0)
         control = noise[start : start + len(x)].to(x.device).masked_fill(blank[:, None, None], 0.0)
         start += len(x)
         for kept, order in zip(found, (maps, control), strict=True):
-            kept.append(faithfulness_curves(model, x, order, target, how))
+            kept.append(faithfulness_curves(watched, x, order, target, how))
     return _joined(found[0]), _joined(found[1])
 
 

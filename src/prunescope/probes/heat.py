@@ -99,7 +99,8 @@ def classes_of(model: nn.Module, batches: Iterable[Tensor], target: Tensor | Non
 def images_of(images: Tensor | Split, batch_size: int, device: torch.device | str) -> Iterator[Tensor]:
     """Normalised images of a tensor or a split, in batches."""
     if isinstance(images, Tensor):
-        return (part.to(device) for part in images.split(batch_size))
+        parts = (part.to(device) for part in images.split(batch_size))
+        return (part.contiguous(memory_format=torch.channels_last) for part in parts)
     return (x for _, x, _ in images.batches(batch_size, device))
 
 

@@ -224,7 +224,7 @@ def test_bad_options_are_refused() -> None:
         ("gradcm", "unknown attribution method 'gradcm'; did you mean 'gradcam'"),
         ({"name": "gradcam", "grid": [4]}, r"grid is a height and a width, got \[4\]"),
         ({"name": "gradcam", "lyer": "x"}, "unknown key; did you mean 'layer'"),
-        ({"name": "scorecam", "chunk": 0}, "chunk must be at least 1"),
+        ({"name": "scorecam", "chunk": -1}, "chunk must be 0"),
     ):
         with pytest.raises(PrunescopeError, match=message):
             method_of(spec)

@@ -31,7 +31,7 @@ class DeepLift(InputMethod):
 
     def attributor(self, model: nn.Module) -> Explainer:
         package = captum(self.name)
-        own = register(rewritten(model))
+        own = register(rewritten(model, folded=True))
         tool, checked = package.DeepLift(own, eps=1e-6), list[bool]()
 
         def part_of(part: Tensor, chosen: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.engine.attribution.base import Explainer, InputMethod, methods
-from prunescope.engine.attribution.peer import captum, in_parts, logits_function
+from prunescope.engine.attribution.peer import captum, folded_function, in_parts
 
 
 @methods.register("integrated_gradients")
@@ -32,7 +32,7 @@ class IntegratedGradients(InputMethod):
             raise PrunescopeError(f"{self.name}: steps must be at least 1, got {self.steps}")
 
     def attributor(self, model: nn.Module) -> Explainer:
-        tool = captum(self.name).IntegratedGradients(logits_function(model))
+        tool = captum(self.name).IntegratedGradients(folded_function(model))
 
         def part_of(part: Tensor, chosen: Tensor) -> Tensor:
             found: Tensor = tool.attribute(part.detach(), baselines=0.0, target=chosen, n_steps=self.steps)

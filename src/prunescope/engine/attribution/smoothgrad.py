@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.attribution.base import Explainer, Heat, InputMethod, methods
-from prunescope.engine.attribution.peer import captum, in_parts, logits_function
+from prunescope.engine.attribution.peer import captum, folded_function, in_parts
 
 
 @methods.register("smoothgrad")
@@ -40,7 +40,7 @@ class SmoothGrad(InputMethod):
             raise PrunescopeError(f"smoothgrad: samples >= 1 and noise >= 0, got {self.samples} and {self.noise}")
 
     def attributor(self, model: nn.Module) -> Explainer:
-        tool = captum(self.name).Saliency(logits_function(model))
+        tool = captum(self.name).Saliency(folded_function(model))
 
         def part_of(part: Tensor, chosen: Tensor) -> Tensor:
             generator = torch_generator(self.seed, "smoothgrad", *part.shape[1:])
