@@ -27,6 +27,7 @@ import prunescope as ps
 from prunescope.core.compat import torchvision_module
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.allocator import tune_allocator
+from prunescope.engine.attribute import normalised, upsample
 from prunescope.engine.attribution.rewritten import folded_for
 from prunescope.engine.faithfulness import Protocol, faithfulness_curves, ranks
 from prunescope.engine.imputation import imputed
@@ -50,6 +51,10 @@ class Contenders:
     def ours(self, method: str, **options: object) -> Tensor:
         spec = {"name": method, **options}
         return ps.attributions(self.model, self.x, method=spec, target=self.target, batch_size=self.batch_size)
+
+    def enlarged(self, method: str) -> Tensor:
+        """Scaled to 1 and of the images' size, as pytorch-grad-cam gives them."""
+        return upsample(normalised(self.ours(method)), (self.x.shape[2], self.x.shape[3]))
 
     def captums(self, tool: str, **options: object) -> Tensor:
         made = getattr(self.captum, tool)(self.model)
@@ -153,11 +158,14 @@ def main() -> None:
     captum("integrated_gradients", "IntegratedGradients", {"steps": 16}, baselines=0.0, n_steps=16)
     captum("deeplift", "DeepLift", {})
     for method, name in CAMS.items():
-        made = {"ours": lambda m=method: run.ours(m), "pytorch-grad-cam": lambda n=name: run.cams(n)}
+        made = {"ours": lambda m=method: run.enlarged(m), "pytorch-grad-cam": lambda n=name: run.cams(n)}
         tell(method, count, timed(made, args.repeats))
-    part = Contenders(model, x[:4], target[:4], args.batch_size)
-    stdout = {"ours": lambda: part.ours("scorecam"), "pytorch-grad-cam": lambda: quietly(lambda: part.cams("ScoreCAM"))}
-    tell("scorecam", 4, timed(stdout, 1))
+    part = Contenders(model, x[:8], target[:8], args.batch_size)
+    made = {
+        "ours": lambda: part.enlarged("scorecam"),
+        "pytorch-grad-cam": lambda: quietly(lambda: part.cams("ScoreCAM")),
+    }
+    tell("scorecam", 8, timed(made, 1))
     faithfulness(run, args.repeats)
 
 

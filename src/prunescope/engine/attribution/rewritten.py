@@ -118,7 +118,7 @@ class _Rewriter:
                 self._become(node, "call_module", self._add(addition()), node.args)
 
     def done(self) -> nn.Module:
-        """Every module reads a tensor that nobody else reads: a hook there meets its gradient only."""
+        """Every module reads a tensor that nobody else reads or makes: a hook there meets its gradient only."""
         graph = self.traced.graph
         for node in [node for node in graph.nodes if node.op == "call_module"]:
             with graph.inserting_before(node):
