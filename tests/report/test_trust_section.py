@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hostile_study import RECIPE, run
+from tabs import NEEDED, opened_in, overflow
 
 from prunescope.report.build import build_report, render
 from prunescope.report.digest import digest
@@ -64,10 +66,10 @@ def test_words_and_cells_say_what_the_records_say(found: Results) -> None:
     last = [point for point in found.points if point.role == "ticket" and point.round == 2]
     edges, saliency, faithful = (view(found, key) for key in ("<edges>", "sanity", "faithfulness"))
     assert "left: the maps hardly hang on the weights" in edges.words[0]
-    assert "a rank correlation of 1.000 is left" in edges.words[1]
+    assert "a rank correlation of 1.000 (1.000 to 1.000) is left" in edges.words[1]
     assert edges.title.endswith("(<edges>)")
     left = np.mean([found.record(point, "sanity").metrics["left"] for point in dense])
-    assert f"a rank correlation of {number(float(left))} is left" in saliency.words[0]
+    assert f"a rank correlation of {number(float(left))} (" in saliency.words[0]
     assert saliency.table.columns == ("dense", "54.8\u00a0%", "30\u00a0%")
     assert saliency.table.rows[0][1][0].text == number(float(left))
     for row, name in zip(faithful.table.rows, ("deletion", "insertion", "road"), strict=False):
@@ -79,6 +81,9 @@ def test_words_and_cells_say_what_the_records_say(found: Results) -> None:
             assert cell.text == f"{number(float(own))} ({number(float(control))})"
     assert faithful.table.rows[3][1][0].text == percent(0)
     assert f"the tickets with {percent(0.3)}" in faithful.words[1]
+    records = [found.record(point, "faithfulness").arrays for point in dense]
+    gain = np.mean([r["image.random.deletion"] - r["image.deletion"] for r in records])
+    assert f"deletion by {number(float(gain))} (" in faithful.words[0]
 
 
 def test_curves_are_means_over_seeds(found: Results) -> None:
@@ -103,6 +108,23 @@ def test_the_page_the_digest_and_the_tables_hold_it(root: Path, found: Results, 
     point = found.points[0]
     mine = table[(table["checkpoint"] == point.checkpoint) & (table["probe"] == "sanity")]
     np.testing.assert_allclose(mine["cascading"], found.record(point, "sanity").arrays["stage.cascading"][:, 0])
+
+
+@pytest.mark.browser
+@NEEDED
+def test_a_browser_draws_it(browser: Any, root: Path, tmp_path: Path) -> None:
+    tab, wrong = opened_in(
+        browser, build_report(root, tmp_path / "report.html"), viewport={"width": 390, "height": 800}
+    )
+    tab.evaluate("document.getElementById('trust').scrollIntoView()")
+    for y in range(0, tab.evaluate("document.documentElement.scrollHeight"), 400):
+        tab.evaluate(f"window.scrollTo(0, {y})")
+        tab.wait_for_timeout(20)
+    tab.wait_for_function("Array.from(document.querySelectorAll('#trust .plot')).every(e => e.querySelector('svg'))")
+    assert tab.evaluate("document.querySelectorAll('#trust .plot').length") == 4
+    assert overflow(tab) == 0
+    assert not wrong
+    tab.close()
 
 
 def test_the_gallery_has_a_menu_of_probes(found: Results) -> None:

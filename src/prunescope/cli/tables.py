@@ -73,7 +73,7 @@ def parts_table(kind: str) -> Table:
     registries = _registries()
     if kind not in registries:
         raise choices("kind of part", kind, registries)
-    facts = _FACTS if kind == "criteria" else {}
+    facts: Mapping[str, Callable[[Any], str]] = {"criteria": _FACTS, "attributions": _PASSES}.get(kind, {})
     table = Table(title=kind, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 1, 0))
     for column in ("name", "options (default)", *facts, "what it is"):
         table.add_column(column, no_wrap=column in ("name", "granularity", "needs"), overflow="fold")
@@ -102,9 +102,14 @@ _FACTS: dict[str, Callable[[type[Criterion]], str]] = {
 }
 
 
+#: What else there is to know of an attribution method.
+_PASSES: dict[str, Callable[[Any], str]] = {"passes": lambda method: method.passes}
+
+
 def _registries() -> dict[str, Mapping[str, Any]]:
     from prunescope.data.sources import sources
     from prunescope.engine.embedding.base import embeddings
+    from prunescope.engine.attribution.base import methods
     from prunescope.models.zoo import models
     from prunescope.probes.base import probes
     from prunescope.pruning.granularity import granularities
@@ -113,6 +118,8 @@ def _registries() -> dict[str, Mapping[str, Any]]:
     return {
         "criteria": criteria, "granularities": granularities, "probes": probes, "models": models, "data": sources,
         "embeddings": embeddings,
+        "criteria": criteria, "granularities": granularities, "probes": probes, "attributions": methods,
+        "models": models, "data": sources,
     }  # fmt: skip
 
 

@@ -133,6 +133,7 @@ def status(
 def list_parts(
     kind: Annotated[
         str, typer.Argument(help="criteria, granularities, probes, models, data or embeddings.")
+        str, typer.Argument(help="criteria, granularities, probes, attributions, models or data.")
     ] = "criteria",
 ) -> None:
     """The parts that a study.yaml can name, with their options and defaults."""

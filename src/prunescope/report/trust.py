@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.core.types import Array, Record
+from prunescope.metrics.statistics import Interval, bootstrap_mean
 from prunescope.report.charts import Figure, figure
 from prunescope.report.heat import HeatCell, HeatTable
 from prunescope.report.places import dense_points, number, percent, recipes_done, spread_out, tickets, units
@@ -92,6 +93,13 @@ class _Series:
         known = [value for value in values if np.isfinite(value)]
         return float(np.mean(known)) if known else float("nan")
 
+    def over_images(self, group: str, of: Callable[[Record], Array]) -> Interval:
+        """Mean, and a 95 % bootstrap interval over images, of a number per image, averaged over seeds before."""
+        values = np.stack([of(record).astype(np.float64) for record in self.groups[group]])
+        known = np.isfinite(values)
+        mean = np.where(known, values, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+        return bootstrap_mean(mean, seed=0)
+
     def curve(self, group: str, array: str) -> Array:
         """Mean over the seeds of an array."""
         values = np.stack([record.arrays[array] for record in self.groups[group]])
@@ -129,7 +137,9 @@ def _sanity(series: _Series) -> TrustView:
 
 def _sanity_words(series: _Series) -> Iterator[str]:
     for group in dict.fromkeys(name for name in ("dense", series.last) if name in series.columns()):
-        left, lost = series.mean(group, "left"), series.mean(group, "lost")
+        lost = series.mean(group, "lost")
+        found = series.over_images(group, lambda record: record.arrays["image.left"])
+        left = found.value
         whose = "the dense networks" if group == "dense" else f"the tickets with {group} of the {series.kept}"
         if not np.isfinite(left):
             yield f"Of {whose} no map can be compared with that of random weights: one of the two is blank."
@@ -140,7 +150,8 @@ def _sanity_words(series: _Series) -> Iterator[str]:
             else "the maps hang on the weights only in part"
         )  # fmt: skip
         blank = f"; {percent(lost)} of the maps turn blank" if lost > 0 else ""
-        yield f"In {whose}, with all weights random a rank correlation of {number(left)} is left: {told}{blank}."
+        rho = _with_interval(found)
+        yield f"In {whose}, with all weights random a rank correlation of {rho} is left: {told}{blank}."
 
 
 def _cascade(series: _Series) -> Figure:
@@ -180,29 +191,35 @@ def _faithfulness(series: _Series) -> TrustView:
     return TrustView(series.title, tuple(_faithful_words(series)), table, shown)
 
 
-def _advantage(series: _Series, group: str, name: str, better: bool) -> float:
-    """How far the maps beat random ones; below 0 where they do not."""
-    gain = series.mean(group, name) - series.mean(group, f"random.{name}")
-    return gain if better else -gain
+def _advantage(series: _Series, group: str, name: str, better: bool) -> Interval:
+    """How far the maps beat random ones, image by image; below 0 where they do not."""
+    sign = 1 if better else -1
+    return series.over_images(
+        group, lambda record: sign * (record.arrays[f"image.{name}"] - record.arrays[f"image.random.{name}"])
+    )
 
 
 def _beside(series: _Series, group: str, name: str, better: bool) -> HeatCell:
     own, control = series.mean(group, name), series.mean(group, f"random.{name}")
-    return HeatCell(f"{number(own)} ({number(control)})", _level(4 * _advantage(series, group, name, better)))
+    return HeatCell(f"{number(own)} ({number(control)})", _level(4 * _advantage(series, group, name, better).value))
 
 
 def _faithful_words(series: _Series) -> Iterator[str]:
     for group in dict.fromkeys(name for name in ("dense", series.last) if name in series.columns()):
         gains = {name: _advantage(series, group, name, better) for name, (_, better) in _MEASURES.items()}
         whose = "the dense networks" if group == "dense" else f"the tickets with {group} of the {series.kept}"
-        known = {name: gain for name, gain in gains.items() if np.isfinite(gain)}
+        known = {name: gain for name, gain in gains.items() if np.isfinite(gain.value)}
         if not known:
             yield f"In {whose} every map is blank, so there is nothing to delete first."
             continue
-        good = [name for name, gain in known.items() if gain > 0]
+        good = [name for name, gain in known.items() if gain.low > 0]
         what = "all" if len(good) == len(known) else "none" if not good else f"{len(good)} of {len(known)}"
-        told = ", ".join(f"{name} by {number(gain)}" for name, gain in known.items())
-        yield f"In {whose} the maps beat random ones in {what} of the measures ({told}; below 0: worse than random)."
+        told = ", ".join(f"{name} by {_with_interval(gain)}" for name, gain in known.items())
+        yield f"In {whose} the maps surely beat random ones in {what} of the measures ({told}; below 0: worse)."
+
+
+def _with_interval(found: Interval) -> str:
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 
 def _removal(series: _Series, name: str, title: str, axis: str) -> Figure:

@@ -17,7 +17,7 @@ from prunescope.core.compat import torchvision_module
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.attribution.base import InputMethod, collapsed, method_of
-from prunescope.engine.attribution.rewritten import rewritten
+from prunescope.engine.attribution.rewritten import folded_for, rewritten
 from prunescope.engine.untouched import untouched
 from prunescope.models.zoo import build_model
 from prunescope.testing import Snapshot, tiny_data, tiny_network
@@ -230,6 +230,34 @@ def test_a_rewritten_network_computes_the_same() -> None:
         for copy in (rewritten(model), rewritten(model, addition=sums, folded=True)):
             torch.testing.assert_close(copy(x), model(x), rtol=1e-4, atol=1e-5)
             assert not any(getattr(module, "inplace", False) for module in copy.modules())
+
+
+class Fickle(nn.Module):
+    """Says something else every time, whichever copy it is."""
+
+    times = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3)."""
+        Fickle.times += 1
+        return self.norm(self.conv(x)).mean((2, 3)) * Fickle.times
+
+
+def test_folded_networks_say_the_same_or_are_not_used() -> None:
+    x, _ = images()
+    for name in ("small_cnn", "resnet8", "overlapping"):
+        model = NETWORKS[name]()
+        folded = folded_for(model, x)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+    unsure = Fickle().eval()
+    assert folded_for(unsure, x) is unsure
+    untraced = Odd(ODD["control flow"]).eval()
+    assert folded_for(untraced, x) is untraced
 
 
 # -- properties
