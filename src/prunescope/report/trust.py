@@ -146,7 +146,7 @@ def _sanity_words(series: _Series) -> Iterator[str]:
             continue
         told = (
             "the maps hang on the weights" if left <= _DEPENDS
-            else "the maps hardly hang on the weights, as edges of the image would not" if left >= _IGNORES
+            else "the maps hardly hang on the weights; an edge detector does as well" if left >= _IGNORES
             else "the maps hang on the weights only in part"
         )  # fmt: skip
         blank = f"; {percent(lost)} of the maps turn blank" if lost > 0 else ""
@@ -165,9 +165,11 @@ def _cascade(series: _Series) -> Figure:
         "tickvals": list(range(len(stages) + 1)), "ticktext": ["none", *(plain(f"to {name}") for name in stages)],
         "title": {"text": "weights that are random, from the head down"},
     }  # fmt: skip
-    title = f"Maps while weights turn random, {series.title}"
+    title, unit = f"Maps while weights turn random, {series.title}", "Spearman's rho"
+    lowest = min((y for trace in traces for y in trace["y"] if y is not None), default=0.0)
+    layout = {"xaxis": axis, "yaxis": {"title": {"text": unit}, "range": [min(lowest, 0.0) - 0.05, 1.05]}}
     return figure(
-        traces, {"xaxis": axis}, title=title, unit="Spearman's rho", note="Near 0 at the right end is good.",
+        traces, layout, title=title, unit=unit, note="Near 0 at the right end is good.",
         alt=f"{title}: {len(traces)} lines.", columns=("network", "none", *stages), cells=cells,
     )  # fmt: skip
 
