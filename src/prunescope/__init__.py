@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from prunescope.probes.car import car as car
     from prunescope.probes.faithfulness import faithfulness as faithfulness
     from prunescope.probes.gradcam import gradcam_maps as gradcam_maps
-    from prunescope.probes.selectivity import selectivity as selectivity
     from prunescope.probes.sanity import sanity as sanity
+    from prunescope.probes.selectivity import selectivity as selectivity
     from prunescope.probes.similarity import similarity as similarity
     from prunescope.probes.tcav.probe import tcav as tcav
     from prunescope.pruning.compare import compare_removals as compare_removals
@@ -101,7 +101,6 @@ _HOMES = {
     "build_model": "models.zoo", "measure": "probes.base", "Probe": "probes.base", "probe": "probes.base",
     "gradcam_maps": "probes.gradcam", "selectivity": "probes.selectivity",
     "similarity": "probes.similarity", "tcav": "probes.tcav.probe", "granularity": "pruning.granularity",
-    "gradcam_maps": "probes.gradcam", "similarity": "probes.similarity", "granularity": "pruning.granularity",
     "attributions": "probes.attribution", "faithfulness": "probes.faithfulness", "sanity": "probes.sanity",
     "rounds": "pruning.loop",
     "Recipe": "pruning.recipe", "Regrow": "pruning.regrow", "Rewind": "pruning.schedule",

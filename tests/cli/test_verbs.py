@@ -52,20 +52,15 @@ def test_a_dry_run_computes_nothing(prunescope: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["criteria", "probes", "models", "data", "embeddings"])
+@pytest.mark.parametrize("kind", ["criteria", "probes", "attributions", "models", "data", "embeddings"])
 def test_lists(prunescope: Any, kind: str) -> None:
     ran = prunescope("list", kind)
     assert ran.code == 0
     known = {
         "criteria": "magnitude", "probes": "gradcam", "models": "resnet20", "data": "shapes", "embeddings": "encoder",
+        "attributions": "integrated_gradients",
     }  # fmt: skip
     assert known[kind] in ran.out
-@pytest.mark.parametrize("kind", ["criteria", "probes", "attributions", "models", "data"])
-def test_lists(prunescope: Any, kind: str) -> None:
-    ran = prunescope("list", kind)
-    assert ran.code == 0
-    known = {"criteria": "magnitude", "probes": "gradcam", "models": "resnet20", "data": "shapes"}
-    assert {**known, "attributions": "integrated_gradients"}[kind] in ran.out
 
 
 def test_the_list_of_criteria_says_what_each_needs_costs_and_where_it_is_from(prunescope: Any) -> None:

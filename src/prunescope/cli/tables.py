@@ -108,18 +108,16 @@ _PASSES: dict[str, Callable[[Any], str]] = {"passes": lambda method: method.pass
 
 def _registries() -> dict[str, Mapping[str, Any]]:
     from prunescope.data.sources import sources
-    from prunescope.engine.embedding.base import embeddings
     from prunescope.engine.attribution.base import methods
+    from prunescope.engine.embedding.base import embeddings
     from prunescope.models.zoo import models
     from prunescope.probes.base import probes
     from prunescope.pruning.granularity import granularities
     from prunescope.pruning.scoring import criteria
 
     return {
-        "criteria": criteria, "granularities": granularities, "probes": probes, "models": models, "data": sources,
-        "embeddings": embeddings,
         "criteria": criteria, "granularities": granularities, "probes": probes, "attributions": methods,
-        "models": models, "data": sources,
+        "models": models, "data": sources, "embeddings": embeddings,
     }  # fmt: skip
 
 

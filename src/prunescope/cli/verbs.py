@@ -132,8 +132,7 @@ def status(
 @app.command(name="list")
 def list_parts(
     kind: Annotated[
-        str, typer.Argument(help="criteria, granularities, probes, models, data or embeddings.")
-        str, typer.Argument(help="criteria, granularities, probes, attributions, models or data.")
+        str, typer.Argument(help="criteria, granularities, probes, attributions, models, data or embeddings.")
     ] = "criteria",
 ) -> None:
     """The parts that a study.yaml can name, with their options and defaults."""

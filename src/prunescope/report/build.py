@@ -87,7 +87,7 @@ def _content(found: Results) -> dict[str, Any]:
         "claims": claim_view(found), "claims_lead": CLAIMS_LEAD, "claim_columns": CLAIM_COLUMNS,
         "detector_views": detector_views(found), "detector_lead": DETECTORS,
         "tcav_views": tcav_views(found), "tcav_lead": TCAV_LEAD,
-        "trust_views": trusted, "unit_views": unit_views(found), "unit_lead": LEAD,
+        "trust_views": trusted,
         "sparsity_columns": COLUMNS, "sparsity": sparsity(found), "effective": EFFECTIVE,
         "sizes": {recipe: list(made) for recipe, made in sizes.items()},
         "layer_tables": [*layer_tables(found), *sensitivity_tables(found)],

@@ -18,9 +18,8 @@ from prunescope.report.readable import readable_views
 from prunescope.report.representations import selectivity_views, similarity_views
 from prunescope.report.sparsity import COLUMNS, EFFECTIVE, sparsity
 from prunescope.report.tcav_views import TcavView, tcav_views
-from prunescope.report.unit_views import unit_views
 from prunescope.report.trust import trust_views
-from prunescope.report.unit_views import UnitView, unit_views
+from prunescope.report.unit_views import unit_views
 from prunescope.report.verdicts import Line, Verdicts, verdicts
 from prunescope.report.words import summary
 from prunescope.study.results import Results
@@ -45,12 +44,7 @@ def digest(found: Results) -> str:
     for scored in tcav_views(found):
         lines += _scored(scored)
     for trusted in trust_views(found):
-        lines += [
-            f"## Can these maps be trusted? {_plain(trusted.title)}",
-            "",
-            *(f"- {_plain(told)}" for told in trusted.words),
-            "",
-        ]
+        lines += _told(f"Can these maps be trusted? {trusted.title}", trusted.words)
     for view in unit_views(found):
         lines += _told(f"Which units matter, {view.recipe}", view.words, view.tables)
     for view in detector_views(found):
@@ -100,7 +94,7 @@ def _scored(view: TcavView) -> Iterator[str]:
     yield from (f"## Concepts, {_plain(view.title)}", "", *(f"- {_plain(told)}" for told in view.words), "")
 
 
-def _told(title: str, words: Iterable[str], tables: Iterable[HeatTable]) -> Iterator[str]:
+def _told(title: str, words: Iterable[str], tables: Iterable[HeatTable] = ()) -> Iterator[str]:
     yield from (f"## {_plain(title)}", "", *(f"- {_plain(told)}" for told in words), "")
     for table in tables:
         rows = [[name, *(cell.text for cell in cells)] for name, cells in table.rows]

@@ -22,8 +22,7 @@ SUBJECTS = {
 #: test finds: it goes by the level of the test, and the scores behind it are there.
 _APART = (
     "importances", "importance_shares", "class_profiles", "image_sets", "unit_orders", "unit_scores", "selectivities",
-    "unit_concepts", "tcav_found",
-    "deletion", "insertion", "road",
+    "unit_concepts", "tcav_found", "deletion", "insertion", "road",
 )  # fmt: skip
 
 
