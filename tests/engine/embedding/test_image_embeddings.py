@@ -145,7 +145,7 @@ def test_a_backbone_gives_what_goes_into_its_head(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(network.state_dict(), file)
     big = replace(TINY.test, images=TINY.test.images[:4].repeat(1, 1, 4, 4), labels=TINY.test.labels[:4],
-                  ids=TINY.test.ids[:4], masks=None, concepts=None, concept_names=())  # fmt: skip
+                  ids=TINY.test.ids[:4], masks=None, segments=None, concepts=None, concept_names=())  # fmt: skip
     item = Backbone("squeezenet1_1", str(file))
     found = item.vectors(big, batch_size=3, device="cpu")
     with torch.no_grad():
