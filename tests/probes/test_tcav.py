@@ -18,6 +18,7 @@ import prunescope as ps
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.core.types import Record
+from prunescope.data.segments import Segments
 from prunescope.data.split import Dataset, Split
 from prunescope.metrics.paired import holm
 from prunescope.probes.base import measure, probe
@@ -240,6 +241,36 @@ def test_a_network_with_tokens(data: Dataset) -> None:
     assert np.isfinite(record.arrays["class.tcav"][..., 0]).all()
 
 
+class UnitsLast(nn.Module):
+    """Maps (B, h, w, C) between two permutations, as within Swin transformers; `turned` has them as (B, C, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.mlp, self.act = nn.Conv2d(3, 6, 3, stride=2), nn.Linear(6, 5), nn.ReLU()
+        self.turned, self.head = nn.Identity(), nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.act(self.mlp(self.conv(x).permute(0, 2, 3, 1)))
+        logits: Tensor = self.head(self.turned(maps.permute(0, 3, 1, 2)).mean((2, 3)))
+        return logits
+
+
+def test_maps_whose_units_come_last(data: Dataset) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = UnitsLast()
+    layers = ("act", "turned")
+    vectors = found(model, data, layers=layers, min_auroc=0.5)
+    options = {"layers": layers, "min_auroc": 0.5, "shuffles": 0}
+    regions = measure(model, {"it": probe("concept_regions", **options)}, data)["it"]
+    for arrays, axis in ((vectors.arrays, 1), (regions.arrays, 1)):
+        for name in (name for name in arrays if name.startswith("class.") and arrays[name].ndim == 3):
+            last, second = np.moveaxis(arrays[name], axis, 0)
+            np.testing.assert_allclose(last, second, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert np.isfinite(vectors.arrays["class.tcav"]).any()
+    assert np.isfinite(regions.arrays["class.regions"]).any()
+
+
 def test_weights_that_are_not_finite(data: Dataset) -> None:
     broken = network()
     with torch.no_grad():
@@ -399,6 +430,16 @@ def test_the_pool_has_some_of_every_concept() -> None:
     kept = labels[rows]
     assert int((kept[:, 1] == 1).sum()) >= 28
     assert int((kept[:, 0] == 1).sum()) > 30
+
+
+def test_images_of_the_pool_keep_their_labels_of_pixels(data: Dataset) -> None:
+    masks = torch.rand(len(data.train), 1, 8, 8, generator=torch_generator(0, "masks")) < 0.5
+    labelled = replace(data.train, segments=Segments.of(masks, ["it"]))
+    fit, _ = example_splits(replace(data, train=labelled), 50, 0)
+    assert fit.segments is not None
+    places = np.flatnonzero(np.isin(data.train.ids, fit.ids))
+    assert len(fit) == len(fit.segments) == len(places) == 50
+    assert torch.equal(fit.segments[torch.arange(50)], masks[places])
 
 
 def test_test_images_never_teach(model: nn.Sequential, data: Dataset, record: Record) -> None:

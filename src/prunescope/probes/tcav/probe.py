@@ -66,7 +66,7 @@ class Tcav(Probe):
     `class.images` (C,). `concept.auroc`, `concept.readable` (K, L). `concept.examples` (K,): positives per repeat.
 
     Attributes:
-        layers: modules with outputs (B, C, h, w), (B, T, C) or (B, C); none: the last of every stage.
+        layers: modules with outputs (B, C, h, w), (B, h, w, C), (B, T, C) or (B, C); none: the last of every stage.
         concepts: names; none: all. A named concept without enough examples is an error, others are NaN.
         repeats: vectors per concept.
         random: random vectors; at least as many as `repeats`, better three times as many.
@@ -131,12 +131,12 @@ class Tcav(Probe):
             batch_size=batch_size, device=subject.device,
         )  # fmt: skip
         vectors: dict[str, LayerVectors] = {}
-        with torch.inference_mode(), threads_for(found.of("fit", layers[0]).numel()):
+        with torch.inference_mode(), threads_for(found.of("fit", next(iter(layers))).numel()):
             for layer in layers:
                 x, y = found.of("fit", layer), found.of("held", layer)
                 vectors[layer] = layer_vectors(x, y, dealt, held.concepts, self.c)
         test = subject.data.test
-        sums = Sensitivities(self.positions, vectors, len(test.classes), subject.device)
+        sums = Sensitivities(layers, self.positions, vectors, len(test.classes), device=subject.device)
         sweep(subject.model, {"test": test}, [sums], batch_size=batch_size, device=subject.device)
         return self._record(subject.data, fit, dealt, sums, {"few": few, "refused": self._refused(subject, sums)})
 

@@ -18,7 +18,7 @@ from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.concepts.threads import threads_for
 from prunescope.probes.tcav.concepts import few_examples, named_concepts, require_concepts
 from prunescope.probes.tcav.examples import deal, example_splits
-from prunescope.probes.tcav.gather import activations, as_vectors, chosen_layers
+from prunescope.probes.tcav.gather import Layers, activations, as_vectors, chosen_layers
 from prunescope.probes.tcav.regions import Judged, Space, judged_regions
 
 #: {metric: (title, unit, whether more is better; None when neither)}
@@ -98,8 +98,8 @@ class ConceptRegions(Probe):
         found = activations(
             subject.model, {"fit": fit, "held": held}, layers, batch_size=batch_size, device=subject.device
         )
-        within, judged = _Within(len(subject.data.classes)), dict[str, Judged]()
-        with torch.inference_mode(), threads_for(found.of("fit", layers[0]).numel()):
+        within, judged = _Within(layers, len(subject.data.classes)), dict[str, Judged]()
+        with torch.inference_mode(), threads_for(found.of("fit", next(iter(layers))).numel()):
             for layer in layers:
                 x = found.of("fit", layer)
                 within.spaces[layer] = space = Space.of(x)
@@ -141,7 +141,8 @@ class ConceptRegions(Probe):
 class _Within:
     """The pass over the test images: how many of each class lie in each region."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, layers: Layers, classes: int) -> None:
+        self.layers = layers
         self.spaces: dict[str, Space] = {}
         self.judged: Mapping[str, Judged] = {}
         self.images = torch.zeros(classes, dtype=torch.int64)
@@ -155,7 +156,8 @@ class _Within:
         classes = torch.nn.functional.one_hot(batch.y.cpu(), len(self.images))
         self.images += classes.sum(0)
         for layer, item in self.judged.items():
-            z = self.spaces[layer](as_vectors(batch.activations[layer].detach(), layer, "mean").float().cpu())
+            found = as_vectors(batch.activations[layer].detach(), layer, "mean", self.layers[layer])
+            z = self.spaces[layer](found.float().cpu())
             inside = (item.regions.decisions(z) > 0).double()
             count = classes.double().T @ inside
             self.counts[layer] = self.counts[layer] + count if layer in self.counts else count

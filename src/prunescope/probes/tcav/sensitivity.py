@@ -12,7 +12,7 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Record
 from prunescope.engine.sweep import Needs, Pass
 from prunescope.probes.tcav.cavs import LayerVectors
-from prunescope.probes.tcav.gather import Positions, as_derivatives
+from prunescope.probes.tcav.gather import Layers, Positions, as_derivatives
 
 #: Gradients that differ by no more than this share of their largest entry are the same but for rounding.
 ROUNDING = 1e-5
@@ -109,9 +109,10 @@ class Sensitivities:
     """The pass over the test images: one backward pass per batch, of each image's own class."""
 
     def __init__(
-        self, positions: Positions, vectors: Mapping[str, LayerVectors], classes: int, device: torch.device | str
-    ) -> None:
-        self.positions, self.vectors = positions, vectors
+        self, layers: Layers, positions: Positions, vectors: Mapping[str, LayerVectors], classes: int,
+        *, device: torch.device | str,
+    ) -> None:  # fmt: skip
+        self.layers, self.positions, self.vectors = layers, positions, vectors
         self.found = {name: Sensitivity(v.directions.to(device), classes) for name, v in vectors.items()}
 
     @property
@@ -121,7 +122,7 @@ class Sensitivities:
     def update(self, batch: Pass) -> None:
         gradients = batch.grads(batch.y)
         for layer, found in self.found.items():
-            derivatives = as_derivatives(gradients[layer], self.positions).float()
+            derivatives = as_derivatives(gradients[layer], self.positions, layer, self.layers[layer]).float()
             if not bool(derivatives.isfinite().all()):
                 raise PrunescopeError(f"tcav: gradients at layer {layer!r} are not finite; are the weights?")
             found.add(derivatives, batch.y)
