@@ -19,7 +19,7 @@ from prunescope.core.types import Record
 from prunescope.data.split import Dataset
 from prunescope.probes.base import measure, probe
 from prunescope.probes.tcav import ConceptRegions
-from prunescope.probes.tcav.regions import Space, balanced_accuracy, fit_regions, judged_regions, shuffled_labels
+from prunescope.probes.tcav.regions import Space, balanced_accuracy, best_kernel, fit_regions, judged_regions, shuffled_labels
 from prunescope.study.drift import drift
 from prunescope.testing import ProbeContract
 
@@ -114,6 +114,17 @@ def test_the_test_holds_for_random_labels() -> None:
         judged = judged_regions((x, a), (y, b), gammas=(1.0,), grid=(1.0,), shuffles=19, generator=generator)
         wrong += bool((judged.p <= 0.1).any())
     assert wrong <= 20 * 0.1 + 3 * (20 * 0.1 * 0.9) ** 0.5
+
+
+def test_what_judges_chooses_nothing() -> None:
+    fit, (x, labels) = points(80, 1), points(60, 2)
+    grids: dict[str, Any] = {"gammas": (0.1, 1.0, 8.0), "grid": (0.1, 1.0, 10.0), "shuffles": 0}
+    found = [
+        judged_regions(fit, (x, asked), generator=torch_generator(0, "s"), **grids) for asked in (labels, 1 - labels)
+    ]
+    assert (found[0].regions.gamma, found[0].c) == (found[1].regions.gamma, found[1].c)
+    assert torch.allclose(found[0].auroc, 1 - found[1].auroc)
+    assert best_kernel(fit[0][:, :1], fit[1][:, 1:2], (0.1, 50.0), (1.0,), torch_generator(0, "s"))[0] == 0.1
 
 
 def test_the_painted_concept_s_images_lie_in_its_region(record: Record, data: Dataset) -> None:

@@ -47,9 +47,11 @@ class Regions:
     intercepts: Tensor
     gamma: float
 
-    def decisions(self, z: Tensor) -> Tensor:
-        """(B, K): above 0 within a concept's region. All concepts by one kernel matrix; NaN without a region."""
-        found = kernel(z, self.support, self.gamma) @ self.dual + self.intercepts
+    def decisions(self, z: Tensor, *, table: Tensor | None = None) -> Tensor:
+        """(B, K): above 0 within a concept's region. All concepts by one kernel matrix (`table`, where it is known);
+        NaN without a region."""
+        table = kernel(z, self.support, self.gamma) if table is None else table
+        found = table @ self.dual + self.intercepts
         return found.where((self.dual != 0).any(0), torch.nan)
 
 
@@ -100,7 +102,7 @@ def judged_regions(
     fit: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], *,
     gammas: Sequence[float], grid: Sequence[float], shuffles: int, generator: torch.Generator,
 ) -> Judged:  # fmt: skip
-    """Fit, choose width and regularisation (one of each for all concepts) by mean held-out AUROC, and test.
+    """Fit, and test on images that chose nothing: not even the regions' width and regularisation (`best_kernel`).
 
     The test shuffles the labels of both, refits, and takes the best concept of every shuffle (Westfall and Young 1993):
     p already counts that there are many concepts, and is at least 1 / (shuffles + 1). With labels shuffled among the
@@ -110,21 +112,14 @@ def judged_regions(
         fit, held: examples in their space, and labels in {1, 0, -1 left out}.
     """
     z, labels = fit
-    best: tuple[float, Regions, float] | None = None
-    for gamma in sorted(gammas):
-        table = kernel(z, z, gamma)
-        for c in sorted(grid):
-            found = fit_regions(z, labels, gamma, c, table=table)
-            mean = float(auroc(found.decisions(held[0]), held[1]).nanmean().nan_to_num(0.0))
-            if best is None or mean > best[0]:
-                best = mean, found, c
-    assert best is not None
-    _, regions, c = best
+    gamma, c = best_kernel(z, labels, gammas, grid, generator)
+    table = kernel(z, z, gamma)
+    regions = fit_regions(z, labels, gamma, c, table=table)
     accuracy = balanced_accuracy(regions.decisions(held[0]), held[1])
-    chance, table = [], kernel(z, z, regions.gamma)
+    chance = []
     for _ in range(shuffles):
         asked, other = (shuffled_labels(known, generator) for known in (labels, held[1]))
-        shuffled = fit_regions(z, asked, regions.gamma, c, table=table)
+        shuffled = fit_regions(z, asked, gamma, c, table=table)
         chance.append(balanced_accuracy(shuffled.decisions(held[0]), other).nan_to_num(-1.0).max())
     beaten = torch.stack(chance)[:, None] >= accuracy if shuffles else torch.zeros(0, len(accuracy))
     p = ((1 + beaten.sum(0)) / (1 + shuffles)).double().where(accuracy.isfinite() & (shuffles > 0), torch.nan)
@@ -133,6 +128,25 @@ def judged_regions(
         regions, c, accuracy, auroc(regions.decisions(held[0]), held[1]),
         balanced_accuracy(linear.distances(held[0]), held[1]), p,
     )  # fmt: skip
+
+
+def best_kernel(
+    z: Tensor, labels: Tensor, gammas: Sequence[float], grid: Sequence[float], generator: torch.Generator
+) -> tuple[float, float]:
+    """The width and C, one of each for all concepts, with the best mean AUROC when one half of the examples judges what
+    was fitted to the other; of equal ones the smallest."""
+    half = torch.rand(len(z), generator=generator).argsort() % 2
+    first, second = (torch.where(half[:, None] == side, labels, -1) for side in (0, 1))
+    found: dict[tuple[float, float], float] = {}
+    for gamma in sorted(gammas):
+        table = kernel(z, z, gamma)
+        for c in sorted(grid):
+            judged = [
+                auroc(fit_regions(z, fit, gamma, c, table=table).decisions(z, table=table), other)
+                for fit, other in ((first, second), (second, first))
+            ]
+            found[gamma, c] = float(torch.cat(judged).nanmean().nan_to_num(0.0))
+    return max(found, key=lambda pair: found[pair])  # the first of equal ones
 
 
 def shuffled_labels(labels: Tensor, generator: torch.Generator) -> Tensor:
