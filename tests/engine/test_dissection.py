@@ -213,6 +213,16 @@ def test_dead_and_tied_units_are_counted_apart() -> None:
     assert not rare.detector[4]
 
 
+def test_a_unit_that_reaches_both_bounds_in_every_image_is_not_dead() -> None:
+    maps = torch.zeros(6, 2, 4, 4)
+    maps[:, :, 0, 0] = 6
+    maps[torch.arange(6), 0, 2, torch.arange(6) % 4] = torch.linspace(1, 2, 6)  # the other is the same everywhere
+    quantiles = UpperQuantiles("relu6", 0.1, 6)
+    for part in maps.split(4):
+        quantiles.add(part)
+    assert quantiles.constant().tolist() == [False, True]
+
+
 def test_a_concept_without_positives_is_left_out_and_named() -> None:
     found = dissect(planted(), coloured(), layers=["0"], question=QUESTION)
     assert found.absent == ("unicorn",)

@@ -121,6 +121,15 @@ def test_dead_is_what_no_image_changes() -> None:
     assert extremes(model, images(1), ["0"])["0"].dead.tolist() == [True, False, False, False]
 
 
+def test_a_channel_that_reaches_both_bounds_in_every_image_is_not_dead() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 1, 1), nn.Hardtanh(0, 1), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight[:], model[0].bias[:] = 2, 0
+    found = extremes(model, images(5), ["1"])["1"]
+    assert found.top.values.tolist() == [[1.0] * 5]
+    assert not found.dead.any()
+
+
 def test_the_record_holds_what_was_found() -> None:
     gatherer = ExtremesGatherer(["0", "2"], k=2, split="val")
     (record,) = sweep(whole_numbers(0), {"val": images(4)}, [gatherer])

@@ -19,7 +19,14 @@ from prunescope.core.types import Record
 from prunescope.data.split import Dataset
 from prunescope.probes.base import measure, probe
 from prunescope.probes.tcav import ConceptRegions
-from prunescope.probes.tcav.regions import Space, balanced_accuracy, best_kernel, fit_regions, judged_regions, shuffled_labels
+from prunescope.probes.tcav.regions import (
+    Space,
+    balanced_accuracy,
+    best_kernel,
+    fit_regions,
+    judged_regions,
+    shuffled_labels,
+)
 from prunescope.study.drift import drift
 from prunescope.testing import ProbeContract
 

@@ -44,8 +44,8 @@ class Extremes:
     Attributes:
         top, bottom: the images with the largest and the smallest pooled activation. Of equal images the one that comes
             first in the split, or that a seed draws; of equal places the first in reading order.
-        dead: bool (C,): no image changes the channel (its smallest and its largest activation are the same in every
-            image; for a split of one image: the same at every place), so its ranking says nothing.
+        dead: bool (C,): no image changes the channel at any place (for a split of one image: it is the same at every
+            place), so its ranking says nothing.
         tied: bool (C,): at either end an image that was left out has the same value as the last that was taken, so
             which images are named does not follow from the channel alone.
     """
@@ -160,15 +160,14 @@ class _Layer:
         self.name, self.pool, self.width, self.count = name, pool, 1, 0
         self.seed = None if seed is None else derive(seed, "ties", name) & LOTS
         self.top, self.bottom = _Best(k, largest=True), _Best(k, largest=False)
-        self.range: Tensor | None = None  # (4, C): bounds of the images' smallest and largest activations
+        self.range: Tensor | None = None  # (2, C, h, w): minus the smallest, and the largest activation at each place
 
     def add(self, activation: Tensor, index: Tensor) -> None:
         maps = as_maps(activation, self.name)
         self.width, self.count = maps.shape[3], self.count + len(maps)
-        low, high = maps.amin((2, 3)), maps.amax((2, 3))
-        if not bool((low.isfinite() & high.isfinite()).all()):
+        bounds = torch.stack([-maps.amin(0), maps.amax(0)])
+        if not bool(bounds.isfinite().all()):
             raise PrunescopeError(f"activations of layer {self.name!r} are not finite; are the weights?")
-        bounds = torch.stack([-low.amin(0), low.amax(0), -high.amin(0), high.amax(0)])
         self.range = bounds if self.range is None else torch.maximum(self.range, bounds)
         values, places = pooled(maps, self.pool)
         rows = index.to(values.device)[:, None].expand_as(places)
@@ -179,10 +178,10 @@ class _Layer:
 
     def extremes(self) -> Extremes:
         assert self.range is not None
-        least, most, least_high, most_high = self.range * torch.tensor([[-1.0], [1.0], [-1.0], [1.0]]).to(self.range)
-        dead = (least == most) & (least_high == most_high)
+        least, most = -self.range[0], self.range[1]
+        dead = (least == most).all((1, 2))
         if self.count == 1:
-            dead = least == most_high
+            dead = least.amin((1, 2)) == most.amax((1, 2))
         self.top.sort()
         self.bottom.sort()
         tied = self.top.tied() | self.bottom.tied()

@@ -28,7 +28,7 @@ class UpperQuantiles:
     def __init__(self, name: str, quantile: float, images: int) -> None:
         self.name, self.quantile, self.images, self.above = name, quantile, images, 0
         self.kept: Tensor | None = None  # (U, up to above + 1)
-        self.range: Tensor | None = None  # (4, U): bounds of the images' smallest and largest activations
+        self.range: Tensor | None = None  # (2, U, h, w): minus the smallest, and the largest activation at each place
 
     def add(self, maps: Tensor) -> None:
         """A batch of maps (B, U, h, w), float32.
@@ -36,10 +36,9 @@ class UpperQuantiles:
         Raises:
             PrunescopeError: values that are not finite, or so few positions that none lies above.
         """
-        low, high = maps.amin((2, 3)), maps.amax((2, 3))
-        if not bool((low.isfinite() & high.isfinite()).all()):
+        bounds = torch.stack([-maps.amin(0), maps.amax(0)])
+        if not bool(bounds.isfinite().all()):
             raise PrunescopeError(f"activations of layer {self.name!r} are not finite; are the weights?")
-        bounds = torch.stack([-low.amin(0), low.amax(0), -high.amin(0), high.amax(0)])
         self.range = bounds if self.range is None else torch.maximum(self.range, bounds)
         self.above = self._count(maps)
         values = maps.transpose(0, 1).flatten(1)
@@ -78,13 +77,13 @@ class UpperQuantiles:
         return least <= last
 
     def constant(self) -> Tensor:
-        """Bool (U,): no image changes the unit: dead. Its smallest and its largest activation are always the same."""
+        """Bool (U,): no image changes the unit anywhere: dead. Of a single image: all places are alike."""
         assert self.range is not None
-        least, most, least_high, most_high = self.range * torch.tensor([[-1.0], [1.0], [-1.0], [1.0]]).to(self.range)
-        size = torch.maximum(least.abs(), most_high.abs())
-        room = _ABSOLUTE + _RELATIVE * size
-        same = (most - least <= room) & (most_high - least_high <= room)
-        return same if self.images > 1 else most_high - least <= room
+        least, most, places = -self.range[0], self.range[1], (1, 2)
+        room = _ABSOLUTE + _RELATIVE * self.range.abs().amax((0, 2, 3))
+        if self.images == 1:
+            return most.amax(places) - least.amin(places) <= room
+        return (most - least).amax(places) <= room
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         """The `above`-th largest value and the next, (U,) each."""
