@@ -205,6 +205,21 @@ def test_what_captum_does_not_see_is_refused_rather_than_wrong(what: str, name: 
         signed(Odd(ODD[what]).eval(), *images(), name)
 
 
+@pytest.mark.parametrize("name", ["deeplift", "lrp", "integrated_gradients"])
+def test_of_several_outputs_the_first_is_explained(name: str) -> None:
+    class Two(Odd):
+        def forward(self, x: Tensor) -> Any:
+            maps = self.rest(self.conv(x))
+            return self.head(maps), maps, maps.mean()
+
+    def rest(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps.relu(), 8).flatten(1)
+
+    one, two = (signed(kind(rest).eval(), *images(), name) for kind in (Odd, Two))
+    assert one.abs().max() > 0
+    torch.testing.assert_close(one, two)
+
+
 def test_lrp_refuses_a_mean_that_it_does_not_see() -> None:
     with pytest.raises(PrunescopeError, match="off input times gradient, so it holds a step"):
         signed(Odd(lambda v: v.relu().mean((2, 3))).eval(), *images(), "lrp")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError
 from prunescope.engine.attribution.base import Explainer, InputMethod, methods
 from prunescope.engine.attribution.max_pool import register
-from prunescope.engine.attribution.peer import captum, in_parts
+from prunescope.engine.attribution.peer import CHECKED, captum, in_parts
 from prunescope.engine.attribution.rewritten import rewritten
 
 
@@ -42,7 +42,7 @@ class DeepLift(InputMethod):
                 except (RuntimeError, AssertionError, TypeError) as error:
                     raise _refusal(model, str(error).splitlines()[0]) from error
             if not checked:
-                _require_complete(model, own, (part, chosen), found)
+                _require_complete(model, own, (part[:CHECKED], chosen[:CHECKED]), found[:CHECKED])
                 checked.append(True)
             return found
 

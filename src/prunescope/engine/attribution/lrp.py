@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.engine.attribution.base import Explainer, InputMethod, methods
-from prunescope.engine.attribution.peer import captum, in_parts
+from prunescope.engine.attribution.peer import CHECKED, captum, in_parts
 from prunescope.engine.attribution.rewritten import rewritten
 
 Rule = Literal["gamma", "alpha1beta0", "epsilon"]
@@ -65,7 +65,8 @@ class Lrp(InputMethod):
 
         def part_of(part: Tensor, chosen: Tensor) -> Tensor:
             if not checked:
-                _require_conserving(model, own, (part, chosen), relevance(part.clone(), chosen, []))
+                few = part[:CHECKED].detach(), chosen[:CHECKED]
+                _require_conserving(model, own, few, relevance(few[0].clone().requires_grad_(), few[1], []))
                 checked.append(True)
             return relevance(part, chosen, favoured)
 

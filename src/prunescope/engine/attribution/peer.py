@@ -13,6 +13,9 @@ from prunescope.core.errors import missing_extra
 from prunescope.engine.attribution.rewritten import folded_for
 from prunescope.engine.sweep import logits_of
 
+#: Images on which it is checked whether Captum understands a network: a step that it does not see shows in any.
+CHECKED = 8
+
 
 def rows_for(device: torch.device) -> int:
     """Images, counting copies, that run at once where nothing is asked for: what fits the caches of a CPU, and more on

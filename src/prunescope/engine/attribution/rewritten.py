@@ -26,7 +26,8 @@ _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 def rewritten(model: nn.Module, *, addition: Callable[[], nn.Module] | None = None, folded: bool = False) -> nn.Module:
     """A copy in eval mode, without in-place modules, in which functional ReLUs and poolings are modules, every call has
-    a module and an input of its own, and what does nothing (identity, dropout, flatten as a module) is none.
+    a module and an input of its own, and what does nothing (identity, dropout, flatten as a module) is none. Of several
+    outputs it gives the first.
 
     A network that torch.fx cannot follow is copied as it is, but for in-place modules: whether it is understood
     is then to be seen from the result.
@@ -44,6 +45,7 @@ def rewritten(model: nn.Module, *, addition: Callable[[], nn.Module] | None = No
     except Exception:  # whatever the network's own code raises when its inputs are symbols
         return made
     rewriter = _Rewriter(fx.GraphModule(made, graph))
+    rewriter.first_output()
     rewriter.apart()
     if folded:
         rewriter.fold()
@@ -73,6 +75,12 @@ def folded_for(model: nn.Module, x: Tensor) -> nn.Module:
 class _Rewriter:
     def __init__(self, traced: fx.GraphModule) -> None:
         self.traced, self.count = traced, 0
+
+    def first_output(self) -> None:
+        """Of several outputs only the first is left: the logits, as for `engine.sweep.logits_of`."""
+        last = next(iter(reversed(self.traced.graph.nodes)))
+        while isinstance(last.args[0], (tuple, list)):
+            last.args = last.args[0][:1]
 
     def apart(self) -> None:
         """Modules that run twice become two; those that do nothing go."""
