@@ -184,7 +184,18 @@ def test_a_painted_concept_is_found_by_the_unit_that_sees_it() -> None:
     reds = int((found.concept[found.detector] == 0).sum())
     assert found.by_category(found.detector) == {"colour": (reds + 1, 2), "animal": (0, 0)}
     above = (found.chance[found.scored] > 0.04).any(axis=1).sum()
-    assert found.beyond_by_chance == above / 20
+    assert found.beyond_by_chance == above / 19
+
+
+def test_of_units_that_know_nothing_no_more_are_beyond_chance_than_is_said() -> None:
+    units, draws = 40_000, 3
+    overlaps = np.random.default_rng(0).random((units, 1 + draws))
+    nothing, cutoffs = np.zeros(units, dtype=bool), np.zeros(units)
+    found = Dissection(
+        {"it": units}, ("red",), ("colour",), overlaps[:, :1], overlaps[:, 1:], nothing, nothing, cutoffs,
+        np.array([0.1]), Question(threshold=0.99, draws=draws), 10, 1,
+    )  # fmt: skip
+    assert abs(found.beyond.sum() - found.beyond_by_chance) < 4 * found.beyond_by_chance**0.5
 
 
 def test_a_unit_whose_labels_are_scrambled_detects_nothing_beyond_chance() -> None:

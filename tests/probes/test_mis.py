@@ -88,6 +88,9 @@ def test_alpha_is_fitted_on_the_dense_network_and_frozen() -> None:
     assert other.info["alpha_second"] == first.info["alpha_second"] != first.info["alpha"]
     assert first.metrics["logit_sd"] == pytest.approx(2.2)
     np.testing.assert_allclose(other.arrays["unit.mis"], ticket.mis)
+    older = Record("mis", info={"alpha": 5.0})
+    with pytest.raises(PrunescopeError, match=r"made before alpha was fitted to it; remove its record"):
+        judges.measure(Subject(pruned(), data, dense=older))
     given = probe("mis", similarity="colour", second="random", controls=(), alpha=3).measure(Subject(pruned(), data))
     assert given.info["alpha"] == given.info["alpha_second"] == 3
 

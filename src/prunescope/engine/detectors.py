@@ -117,9 +117,13 @@ class Dissection:
 
     @property
     def beyond_by_chance(self) -> float:
-        """How many units would be above the threshold and beyond all draws, if labels told nothing: at most this."""
+        """How many units would be above the threshold and beyond all draws, if labels told nothing: at most this.
+
+        Then a unit's own order is one of n = draws + 1, and the best of them with probability P(best of n above) / n.
+        That is at most P(best of n - 1 above) / (n - 1), which is counted here.
+        """
         above = (np.nan_to_num(self.chance) > self.question.threshold).any(axis=1).sum()
-        return float(above / (1 + self.question.draws))
+        return float(above / self.question.draws)
 
     @property
     def absent(self) -> tuple[str, ...]:

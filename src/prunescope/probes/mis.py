@@ -156,7 +156,14 @@ class _MisGatherer:
     def _alpha(self, name: str) -> float:
         """As given; or as it was fitted on the dense network; 0 where this is the dense network."""
         dense = self.subject.dense
-        return self.options.alpha or (0.0 if dense is None else float(dense.info[name]))
+        if self.options.alpha or dense is None:
+            return self.options.alpha
+        if "alpha_second" not in dense.info:
+            raise PrunescopeError(
+                "mis: the stored record of the dense network was made before alpha was fitted to it; remove its record "
+                "(the cell of probe mis of the first dense network) and run again, or give alpha"
+            )
+        return float(dense.info[name])
 
     def _metrics(self, first: UnitScores, second: UnitScores | None) -> dict[str, float]:
         kinds = np.repeat(list(self.kinds.values()), list(first.layers.values()))
