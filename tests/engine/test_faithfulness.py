@@ -107,7 +107,7 @@ def peer(module: str) -> Any:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it mixes tensors and arrays
 def test_imputation_equal_to_pytorch_grad_cam_s() -> None:
     x, _ = images()
-    missing = ranks(random_maps(6, (8, 8), 3)) < 40
+    missing = ranks(random_maps(6, (8, 8), torch_generator(3, "random maps"))) < 40
     impute = peer("metrics.road").NoisyLinearImputer(noise=0.0)
     for image, gone, ours in zip(x, missing, imputed(x, missing), strict=True):
         torch.testing.assert_close(ours, impute(image, (~gone).float()), rtol=0, atol=1e-3)
@@ -118,7 +118,7 @@ def test_road_equal_to_pytorch_grad_cam_s(monkeypatch: pytest.MonkeyPatch) -> No
     """Its percentiles of 65 pixels take away 52, 39, 26 and 13 exactly."""
     model = tiny_network().eval()
     x = torch.randn(5, 3, 5, 13, generator=torch_generator(0))
-    target, maps = torch.tensor([0, 1, 2, 0, 1]), random_maps(5, (5, 13), 1)
+    target, maps = torch.tensor([0, 1, 2, 0, 1]), random_maps(5, (5, 13), torch_generator(1, "random maps"))
     road, wanted = peer("metrics.road"), peer("utils.model_targets").ClassifierOutputSoftmaxTarget
     monkeypatch.setattr(road.NoisyLinearImputer.__init__, "__defaults__", (0.0, road.neighbors_weights))
     percentiles = [20, 40, 60, 80]
@@ -143,7 +143,7 @@ def by_loops(model: nn.Module, image: Tensor, by: Tensor, heat: Tensor, c: int, 
 @pytest.mark.parametrize("steps", [1, 7, 64])
 def test_curves_equal_to_loops(steps: int) -> None:
     model, (x, target) = tiny_network().eval(), images()
-    maps = (random_maps(6, (8, 8), 0) * 5).round()  # with ties
+    maps = (random_maps(6, (8, 8), torch_generator(0, "random maps")) * 5).round()  # with ties
     protocol = Protocol(steps=steps, shares=(), rows=5)
     with torch.no_grad():
         curves = faithfulness_curves(model, x, maps, target, protocol)
@@ -160,7 +160,7 @@ def test_curves_equal_to_loops(steps: int) -> None:
 
 def test_other_canvases_and_exact_counts() -> None:
     model, (x, target) = tiny_network().eval(), images()
-    maps = random_maps(6, (8, 8), 0)
+    maps = random_maps(6, (8, 8), torch_generator(0, "random maps"))
     with torch.no_grad():
         curves = faithfulness_curves(model, x, maps, target, Protocol(steps=3, deletion="blur", insertion="mean"))
         own, grey = (model(v).softmax(1).gather(1, target[:, None])[:, 0] for v in (x, torch.zeros_like(x)))
@@ -204,7 +204,7 @@ def test_the_pixel_that_counts_is_found() -> None:
 
 def test_blank_maps_have_no_order_and_batches_do_not_matter() -> None:
     model, (x, target) = tiny_network().eval(), images()
-    maps = random_maps(6, (4, 4), 0)
+    maps = random_maps(6, (4, 4), torch_generator(0, "random maps"))
     maps[1], maps[4] = 0, float("nan")
     protocol = Protocol(steps=4, shares=SHARES)
     whole = faithfulness_curves(model, x, maps, target, protocol)

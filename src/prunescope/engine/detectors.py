@@ -11,7 +11,7 @@ import numpy as np
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.types import Array
 from prunescope.metrics.dissection import p_values
-from prunescope.metrics.unit_scores import padded, row_means
+from prunescope.metrics.unit_scores import by_layer, known_mean, row_means
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,8 @@ class Dissection:
 
     def table(self, values: Array) -> Array:
         """A value of every unit (U,) as (layers, units of the widest), NaN behind the end of the narrower."""
-        return padded(np.split(values, np.cumsum(list(self.layers.values()))[:-1]))
+        return by_layer(values, self.layers)
 
     def mean(self, values: Array) -> float:
         """The mean over layers of their means over scored units: pruning units gives no layer more weight."""
-        found = row_means(self.table(np.where(self.scored, values, np.nan)))
-        return float(found[np.isfinite(found)].mean()) if np.isfinite(found).any() else float("nan")
+        return known_mean(row_means(self.table(np.where(self.scored, values, np.nan))))

@@ -98,9 +98,9 @@ def ranks(maps: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
 
 
-def random_maps(count: int, size: tuple[int, int], seed: int) -> Tensor:
+def random_maps(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Maps (count, H, W) that say nothing: the control."""
-    return torch.rand(count, *size, generator=torch_generator(seed, "random maps"))
+    return torch.rand(count, *size, generator=generator)
 
 
 @torch.no_grad()

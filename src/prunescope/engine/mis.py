@@ -19,7 +19,7 @@ from prunescope.engine.extremes import Extremes, ExtremesGatherer
 from prunescope.engine.sweep import sweep
 from prunescope.engine.units import KINDS, Kind, Pool, unit_layers
 from prunescope.metrics.mis import Tasks, alpha_for_spread, chance_alpha, draw_tasks, margins, score, task_accuracy
-from prunescope.metrics.unit_scores import padded, row_means
+from prunescope.metrics.unit_scores import by_layer, known_mean, row_means
 
 #: Tasks of a unit (N) where nothing else is asked for and the images suffice.
 TASKS = 20
@@ -62,12 +62,11 @@ class UnitTasks:
 
     def table(self, values: Array) -> Array:
         """A value of every unit (U,) as (layers, units of the widest), NaN behind the end of the narrower."""
-        return padded(np.split(values, np.cumsum(list(self.layers.values()))[:-1]))
+        return by_layer(values, self.layers)
 
     def mean(self, values: Array) -> float:
         """The mean over layers of their means over scored units: pruning units gives no layer more weight."""
-        found = row_means(self.table(values))
-        return float(found[np.isfinite(found)].mean()) if np.isfinite(found).any() else float("nan")
+        return known_mean(row_means(self.table(values)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,25 @@ def row_means(table: Array) -> Array:
     total = np.where(known, table, 0).sum(axis=1, dtype=np.float64)
     found: Array = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return found
+
+
+def known_mean(values: Array) -> float:
+    """Mean of the finite values; NaN of none.
+
+    >>> known_mean(np.array([1.0, np.nan, 2.0]))
+    1.5
+    """
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def by_layer(values: Array, widths: Mapping[str, int]) -> Array:
+    """A value of every unit (U,) as (layers, units of the widest), NaN behind the end of the narrower.
+
+    >>> by_layer(np.array([1.0, 2.0, 3.0]), {"first": 2, "second": 1}).tolist()
+    [[1.0, 2.0], [3.0, nan]]
+    """
+    return padded(np.split(values, np.cumsum(list(widths.values()))[:-1]))
 
 
 def padded(parts: Sequence[Array]) -> Array:

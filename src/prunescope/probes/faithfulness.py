@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunescope.core.configure import canonical
 from prunescope.core.errors import PrunescopeError, choices
+from prunescope.core.seeds import torch_generator
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Split
 from prunescope.engine.attribution.base import Method, method_of
@@ -20,8 +21,9 @@ from prunescope.engine.attribution.rewritten import folded_for
 from prunescope.engine.faithfulness import Canvas, Curves, Protocol, faithfulness_curves, random_maps
 from prunescope.engine.sweep import Gatherer
 from prunescope.engine.untouched import untouched
+from prunescope.metrics.unit_scores import known_mean
 from prunescope.probes.base import Probe, Subject, probes
-from prunescope.probes.heat import asked_of, batches_asked, classes_of, images_of, known_mean, some_rows
+from prunescope.probes.heat import asked_of, batches_asked, classes_of, images_of, some_rows
 
 #: {metric: (title, unit, whether more is better; None when neither)}
 FACTS: dict[str, tuple[str, str, bool | None]] = {
@@ -94,23 +96,20 @@ class Faithfulness(Probe):
         with untouched(subject.model) as model:
             explain = self.method.explainer(model)
             batches = batches_asked(model, test, rows, asked, batch_size)
-            noise = random_maps(len(rows), test.shape[1:], 0)
-            own, control = _curves(model, how, ((x, explain(x, y), y) for x, y in batches), noise)
+            own, control = _curves(model, how, ((x, explain(x, y), y) for x, y in batches))
         return _record(own, control, self, test.ids[rows.numpy()], test.shape)
 
 
-def _curves(
-    model: nn.Module, how: Protocol, batches: Iterable[tuple[Tensor, Tensor, Tensor]], noise: Tensor
-) -> tuple[Curves, Curves]:
-    """Curves of images, given with maps and classes, in the order of the maps, and in that of `noise` (N, H, W)."""
+def _curves(model: nn.Module, how: Protocol, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> tuple[Curves, Curves]:
+    """Curves of images, given with maps and classes, in the order of the maps, and of random ones: the same for an
+    image at the same place, whatever the batches."""
     found: tuple[list[Curves], list[Curves]] = [], []
-    start, watched = 0, model
+    watched, generator = None, torch_generator(0, "random maps")
     for x, maps, target in batches:
-        if not start:
-            watched = folded_for(model, x[:16])
+        watched = folded_for(model, x[:16]) if watched is None else watched
         blank = ~(maps.amax((1, 2)) > 0)
-        control = noise[start : start + len(x)].to(x.device).masked_fill(blank[:, None, None], 0.0)
-        start += len(x)
+        noise = random_maps(len(x), (x.shape[2], x.shape[3]), generator)
+        control = noise.to(x.device).masked_fill(blank[:, None, None], 0.0)
         for kept, order in zip(found, (maps, control), strict=True):
             kept.append(faithfulness_curves(watched, x, order, target, how))
     return _joined(found[0]), _joined(found[1])
@@ -166,16 +165,13 @@ def faithfulness(
     Raises:
         PrunescopeError: what the method refuses, or maps of another number.
     """
-    count, size = len(images), images.shape[-2:]
+    count = len(images)
     if maps is not None and (maps.ndim != 3 or len(maps) != count):
         raise PrunescopeError(f"faithfulness: {count} images need maps ({count}, h, w), got {tuple(maps.shape)}")
     device = next(model.parameters(), torch.zeros(())).device
     with untouched(model):
         batches = classes_of(model, images_of(images, _BATCH, device), target)
-        found = _curves(
-            model, protocol or Protocol(), _with_maps(model, batches, method_of(method), maps),
-            random_maps(count, (size[0], size[1]), 0),
-        )  # fmt: skip
+        found = _curves(model, protocol or Protocol(), _with_maps(model, batches, method_of(method), maps))
     return {
         f"{prefix}{name}": values
         for prefix, part in zip(("", "random."), found, strict=True)

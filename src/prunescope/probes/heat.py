@@ -17,6 +17,7 @@ from prunescope.data.subsets import stratified
 from prunescope.engine.attribute import normalised, upsample
 from prunescope.engine.attribution.base import Cam
 from prunescope.engine.sweep import Needs, Pass, logits_of, require_finite
+from prunescope.metrics.unit_scores import known_mean
 
 Target = Literal["reference", "true"]
 
@@ -208,9 +209,3 @@ def pointing(maps: Tensor, masks: Tensor) -> Tensor:
     peak = maps.nan_to_num(-1.0).flatten(1).argmax(1)
     hit = masks.flatten(1).gather(1, peak[:, None])[:, 0].to(maps.dtype)
     return hit.where(inside_energy(maps, masks).isfinite(), float("nan"))
-
-
-def known_mean(values: Array) -> float:
-    """Mean of the finite values; NaN of none."""
-    found = values[np.isfinite(values)]
-    return float(found.mean()) if len(found) else float("nan")

@@ -18,8 +18,9 @@ from prunescope.engine.attribution.gradcam import GradCam
 from prunescope.engine.sanity import Sanity, sanity_check
 from prunescope.engine.sweep import Gatherer
 from prunescope.engine.untouched import untouched
+from prunescope.metrics.unit_scores import known_mean
 from prunescope.probes.base import Probe, Subject, probes
-from prunescope.probes.heat import asked_of, batches_asked, classes_of, images_of, known_mean, some_rows
+from prunescope.probes.heat import asked_of, batches_asked, classes_of, images_of, some_rows
 
 #: {metric: (title, unit, whether more is better; None when neither)}
 FACTS: dict[str, tuple[str, str, bool | None]] = {

@@ -16,7 +16,7 @@ from prunescope.data.split import Split
 from prunescope.engine.sweep import Needs, Pass, sweep
 from prunescope.engine.units import behind_norms
 from prunescope.metrics.selectivity import class_selectivity, class_selectivity_of_means
-from prunescope.metrics.unit_scores import padded
+from prunescope.metrics.unit_scores import by_layer, known_mean
 from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.unit_layers import dead_units
 
@@ -165,21 +165,11 @@ class _Gatherer:
         by_best = np.where(dead, np.nan, class_selectivity(peaks, labels, self.probe.cover))
         arrays = {
             "unit.means": means, "unit.selectivity": by_means, "unit.best_selectivity": by_best, "unit.dead": dead,
-            "layer.selectivity": _table(by_means, widths), "layer.best_selectivity": _table(by_best, widths),
+            "layer.selectivity": by_layer(by_means, widths), "layer.best_selectivity": by_layer(by_best, widths),
         }  # fmt: skip
         silent = ~dead & (peaks[:, 0] <= 0)
         metrics = {
-            "mean": _mean(by_means), "best_mean": _mean(by_best), "dead": float(dead.mean()),
+            "mean": known_mean(by_means), "best_mean": known_mean(by_best), "dead": float(dead.mean()),
             "silent": float(silent.sum() / (~dead).sum()) if not dead.all() else float("nan"),
         }  # fmt: skip
         return Record(self.probe.name, metrics, arrays, self.split.ids, {"layers": widths})
-
-
-def _table(values: Array, widths: Mapping[str, int]) -> Array:
-    """(L, widest), NaN behind the end of the shorter."""
-    return padded(np.split(values, np.cumsum(list(widths.values()))[:-1]))
-
-
-def _mean(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -16,6 +16,7 @@ from prunescope.core.seeds import torch_generator
 from prunescope.core.types import Array, Record
 from prunescope.data.split import Dataset, Split
 from prunescope.engine.sweep import Gatherer, sweep
+from prunescope.metrics.unit_scores import known_mean
 from prunescope.probes.base import Probe, Subject, measure, probe, probes
 from prunescope.probes.concepts.threads import threads_for
 from prunescope.probes.tcav.cavs import LayerVectors, layer_vectors
@@ -171,9 +172,9 @@ class Tcav(Probe):
             "concept.examples": dealt.sizes.numpy(),
         }  # fmt: skip
         metrics = {
-            "found": _mean(np.where(np.isfinite(arrays["class.found"]), arrays["class.found"] != 0, np.nan)),
-            "readable": float(arrays["concept.readable"].mean()), "mean_auroc": _mean(aurocs),
-            "chance_sd": _mean(arrays["class.chance_sd"]),
+            "found": known_mean(np.where(np.isfinite(arrays["class.found"]), arrays["class.found"] != 0, np.nan)),
+            "readable": float(arrays["concept.readable"].mean()), "mean_auroc": known_mean(aurocs),
+            "chance_sd": known_mean(arrays["class.chance_sd"]),
             "silent": float(silent.sum() / max(1, arrays["class.images"].sum() * silent.shape[1])),
             "refused": len(refused) / len(sums.found),
         }  # fmt: skip
@@ -245,8 +246,3 @@ def tcav(
     """
     wanted = {"tcav": probe("tcav", **options)}
     return TcavTable(measure(model, wanted, data, seed=seed, batch_size=batch_size, device=device)["tcav"])
-
-
-def _mean(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -14,6 +14,7 @@ from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.core.types import Array, Record
 from prunescope.engine.sweep import Gatherer, Needs, Pass, sweep
+from prunescope.metrics.unit_scores import known_mean
 from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.concepts.threads import threads_for
 from prunescope.probes.tcav.concepts import few_examples, named_concepts, require_concepts
@@ -131,9 +132,10 @@ class ConceptRegions(Probe):
         }  # fmt: skip
         p = arrays["concept.p"]
         metrics = {
-            "accuracy": _mean(arrays["concept.accuracy"]), "linear_accuracy": _mean(arrays["concept.linear_accuracy"]),
+            "accuracy": known_mean(arrays["concept.accuracy"]),
+            "linear_accuracy": known_mean(arrays["concept.linear_accuracy"]),
             "readable": float(readable.mean()),
-            "better_than_shuffled": _mean(np.where(np.isfinite(p), p < 0.05, np.nan)),
+            "better_than_shuffled": known_mean(np.where(np.isfinite(p), p < 0.05, np.nan)),
         }  # fmt: skip
         return Record(self.name, metrics, arrays, info=info)
 
@@ -168,8 +170,3 @@ class _Within:
 
     def finish(self) -> Record:
         return Record("concept_regions")
-
-
-def _mean(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
