@@ -39,8 +39,10 @@ class Sensitivity:
 
     def __post_init__(self) -> None:
         (vectors, dim), device = self.directions.shape, self.directions.device
-        self._positive, self._cosines = torch.zeros(2, self.classes, vectors, dtype=torch.float64, device=device)
-        self._moved, self._silent, self._apart = torch.zeros(3, self.classes, dtype=torch.float64, device=device)
+        # Sums over batches are kept on the CPU: not every device has float64.
+        self._positive, self._cosines = torch.zeros(2, self.classes, vectors, dtype=torch.float64)
+        self._moved, self._silent = torch.zeros(2, self.classes, dtype=torch.float64)
+        self._apart = torch.zeros(self.classes, device=device)
         self._first = torch.zeros(self.classes, dim, device=device)
         self._seen = torch.zeros(self.classes, dtype=torch.bool, device=device)
 
@@ -56,10 +58,12 @@ class Sensitivity:
         cosines = along / sizes.clamp_min(1e-30)[:, None]
         # A gradient of 0 has no direction: it is counted, and part of no share and no mean.
         moves = sizes > 0
-        self._positive.index_add_(0, labels, ((along > 0) & moves[:, None]).double())
-        self._cosines.index_add_(0, labels, cosines.double())
-        self._moved.index_add_(0, labels, moves.double())
-        self._silent.index_add_(0, labels, (~moves).double())
+        # A product, not `index_add_`, which on a GPU adds in any order.
+        members = (labels == torch.arange(self.classes, device=labels.device)[:, None]).float()
+        self._positive += _kept(members @ ((along > 0) & moves[:, None]).float())
+        self._cosines += _kept(members @ cosines)
+        self._moved += _kept(members @ moves.float())
+        self._silent += _kept(members @ (~moves).float())
         self._compare(gradients, labels)
 
     def _compare(self, gradients: Tensor, labels: Tensor) -> None:
@@ -69,40 +73,44 @@ class Sensitivity:
         first.scatter_reduce_(0, labels, places, "amin")
         new = (first < len(labels)) & ~self._seen
         self._first[new], self._seen[new] = gradients[first[new]], True
-        apart = (gradients - self._first[labels]).abs().amax(1).double()
+        apart = (gradients - self._first[labels]).abs().amax(1)
         self._apart.scatter_reduce_(0, labels, apart, "amax")
 
     @property
     def shares(self) -> Tensor:
         """(C, V): share of a class's images whose logit rises along the vector (TCAV); NaN without images that move."""
-        return (self._positive / self._moved[:, None]).cpu()
+        return self._positive / self._moved[:, None]
 
     @property
     def strengths(self) -> Tensor:
         """(C, V), -1 to 1: mean cosine between gradient and vector; NaN without images that move."""
-        return (self._cosines / self._moved[:, None]).cpu()
+        return self._cosines / self._moved[:, None]
 
     @property
     def silent(self) -> Tensor:
         """(C,): images whose gradient is 0."""
-        return self._silent.long().cpu()
+        return self._silent.long()
 
     @property
     def images(self) -> Tensor:
         """(C,)"""
-        return (self._moved + self._silent).long().cpu()
+        return (self._moved + self._silent).long()
 
     @property
     def constant(self) -> Tensor:
         """bool (C,): the gradient is the same at every one of two or more images, and not 0."""
-        size = self._first.abs().amax(1).double()
-        return ((self._apart <= ROUNDING * size) & (size > 0) & (self._moved > 1)).cpu()
+        size = self._first.abs().amax(1)
+        return ((self._apart <= ROUNDING * size) & (size > 0)).cpu() & (self._moved > 1)
 
     @property
     def degenerate(self) -> bool:
         """Whether that holds for every class of which it can be told: then a score is 0 or 1, whatever the images."""
-        told = self._moved.cpu() > 1
+        told = self._moved > 1
         return bool(told.any()) and bool(self.constant[told].all())
+
+
+def _kept(sums: Tensor) -> Tensor:
+    return sums.cpu().double()
 
 
 class Sensitivities:
