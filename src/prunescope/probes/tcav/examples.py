@@ -40,6 +40,7 @@ def _chosen(split: Split, rows: Tensor) -> Split:
         split, images=ChosenImages(split.images, rows), labels=split.labels[rows], ids=split.ids[rows.numpy()],
         concepts=None if split.concepts is None else split.concepts[rows],
         masks=None if split.masks is None else split.masks[rows],
+        segments=None if split.segments is None else split.segments.subset(rows),
     )  # fmt: skip
 
 
