@@ -20,6 +20,7 @@ _MEASURES = {
     "insertion": ("Insertion: probability while the hottest pixels come", True),
     "road": ("ROAD: what the hottest pixels are worth more than the coldest", True),
 }
+_NAMES = {"deletion": "deletion", "insertion": "insertion", "road": "ROAD"}
 
 
 def faithfulness_view(series: Series) -> TrustView:
@@ -38,7 +39,7 @@ def faithfulness_view(series: Series) -> TrustView:
         series.place("deletion"): _removal(series, "deletion", "Deletion", "share of pixels deleted"),
         series.place("insertion"): _removal(series, "insertion", "Insertion", "share of pixels put in"),
     }
-    return TrustView(series.title, tuple(_faithful_words(series)), table, shown)
+    return TrustView(f"Faithfulness: {series.title}", tuple(_faithful_words(series)), table, shown)
 
 
 def _advantage(series: Series, group: str, name: str, better: bool) -> Interval:
@@ -64,7 +65,7 @@ def _faithful_words(series: Series) -> Iterator[str]:
             continue
         good = [name for name, gain in known.items() if gain.low > 0]
         what = "all" if len(good) == len(known) else "none" if not good else f"{len(good)} of {len(known)}"
-        told = ", ".join(f"{name} by {with_interval(gain)}" for name, gain in known.items())
+        told = ", ".join(f"{_NAMES[name]} by {with_interval(gain)}" for name, gain in known.items())
         yield f"In {whose} the maps surely beat random ones in {what} of the measures ({told}; below 0: worse)."
 
 

@@ -50,7 +50,9 @@ def sanity_view(series: Series) -> TrustView:
         f"Means over seeds; {series.info['images']} test images; columns: {series.kept} kept. Coloured: what is left.",
         "maps against those of the network itself", series.columns(), rows,
     )  # fmt: skip
-    return TrustView(series.title, tuple(_sanity_words(series)), table, {series.place("sanity"): _cascade(series)})
+    return TrustView(
+        f"Sanity: {series.title}", tuple(_sanity_words(series)), table, {series.place("sanity"): _cascade(series)}
+    )
 
 
 def _sanity_words(series: Series) -> Iterator[str]:
