@@ -447,3 +447,10 @@ def test_without_classes_the_largest_concept_is_the_class(pets: Path) -> None:
             load_data({**spec, **options})
     with pytest.raises(PrunescopeError, match=re.escape("has labels in")):
         load_data({**spec, "segments": pets / "flat"})
+
+
+def test_masks_of_another_size_are_refused() -> None:
+    images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2)
+    masks = torch.zeros(2, 4, 5, dtype=torch.bool)
+    with pytest.raises(PrunescopeError, match="masks label 4 x 5 pixels, but images have 4 x 4"):
+        Split(images, labels, np.array(["a", "b"]), ("one",), masks=masks)

@@ -554,3 +554,12 @@ class TestContract(ProbeContract):
         record = self._record()
         assert np.isfinite(record.arrays["class.tcav"]).all()
         assert set(np.unique(record.arrays["class.images"])) != {0}
+
+
+def test_data_with_labels_of_pixels_beside_concepts() -> None:
+    data = ps.load_data({"name": "shapes", "size": 16, "train": 256, "val": 64, "test": 64})
+    fit, _ = example_splits(data, 100, seed=0)
+    assert fit.segments is not None
+    assert data.train.segments is not None
+    rows = [data.train.ids.tolist().index(name) for name in fit.ids.tolist()]
+    assert torch.equal(fit.segments[:5], data.train.segments[torch.tensor(rows[:5])])

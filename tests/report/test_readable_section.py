@@ -120,7 +120,9 @@ def test_words_say_what_was_measured(found: Results) -> None:
     assert "N = 12 of K = 9 references a side" in told
     assert "of 240 train images" in told
     assert "That is a large share" in told
-    assert {line.figure.split("/")[1] for line in view(found).drift} == {"mis"}
+    drift = view(found).drift
+    assert drift is not None
+    assert {line.figure.split("/")[1] for line in drift.lines} == {"mis"}
 
 
 def test_a_layer_s_boxes_are_quantiles_of_its_units(found: Results) -> None:

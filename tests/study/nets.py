@@ -1,8 +1,13 @@
-"""A network for tests, named in configs as a user would name their own."""
+"""A network and data for tests, named in configs as a user would name their own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
+
+from prunescope.data.load import load_data
+from prunescope.data.split import Dataset
 
 
 class Little(nn.Module):
@@ -26,3 +31,10 @@ class Little(nn.Module):
 def little(classes: int, channels: int) -> nn.Module:
     """The factory."""
     return Little(classes, channels)
+
+
+def bare() -> Dataset:
+    """Images with their classes, and nothing else known of them."""
+    data = load_data({"name": "shapes", "size": 16, "train": 64, "val": 32, "test": 32})
+    nothing = {"concepts": None, "concept_names": (), "masks": None, "segments": None}
+    return replace(data, name="bare", **{name: replace(data[name], **nothing) for name in ("train", "val", "test")})  # type: ignore[arg-type]

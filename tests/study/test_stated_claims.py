@@ -144,12 +144,12 @@ def test_without_statsmodels_the_report_says_what_to_install(tmp_path: Path, mon
 
 
 def test_nothing_measured_is_nothing_claimed(tmp_path: Path) -> None:
-    found = results_of(tmp_path, claims={"margins": {"mis.unheard": 0.1}})
+    found = results_of(tmp_path, claims={"margins": {"mis.accuracy_unheard": 0.1}})
     told = stated(found)
     assert told.claims.empty
     assert list(told.claims) == CLAIM
     assert list(told.relations) == RELATION
-    assert told.notes == ("Nothing is known of mis.unheard, so nothing is claimed.",)
+    assert told.notes == ("Nothing is known of mis.accuracy_unheard, so nothing is claimed.",)
     found = results_of(tmp_path)
     found.runs = pd.DataFrame()
     assert stated(found).claims.empty
@@ -173,6 +173,7 @@ def test_margins_are_the_studys_or_its_probes() -> None:
         ({"margins": {"performance.top1": 0}}, "the margin of 'performance.top1' must be above 0"),
         ({"margins": {"performanc.top1": 0.1}}, "did you mean 'performance'?"),
         ({"margins": {"performance": 0.1}}, "write performance.METRIC"),
+        ({"margins": {"performance.topp1": 0.1}}, "unknown metric 'topp1' in claims.margins: 'performance.topp1'; did"),
         ({"margins": {"gradcam/image.true/spearman": 0.1}}, "is no drift of 'gradcam'"),
         ({"margins": {"gradcam/image.true/spearmen/all": 0.1}}, "is no drift of 'gradcam'"),
         ({"alpha": 1}, "alpha must lie between 0 and 1"),

@@ -66,7 +66,7 @@ def run(
 
 @app.command()
 def demo(out: Out = None, sets: Sets = None, workers: Workers = 0, quiet: Quiet = False) -> None:
-    """A complete small study on built-in data, in at most three minutes on two cores."""
+    """A complete small study on built-in data, with most probes, in about four minutes on two cores."""
     config = yaml.safe_load((files("prunescope.study") / "demo.yaml").read_text())
     _run(config, out, sets or [], workers, dry_run=False, quiet=quiet)
 

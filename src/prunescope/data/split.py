@@ -103,11 +103,10 @@ class Split:
                 raise PrunescopeError(f"concepts have shape {shape}, but {len(self.concept_names)} names")
         if self.masks is not None:
             lengths["masks"] = len(self.masks)
+            _require_size("masks", self.masks.shape, self.images.shape)
         if self.segments is not None:
             lengths["segments"] = len(self.segments)
-            if self.segments.shape[1:] != tuple(self.images.shape[2:]):
-                sizes = " x ".join(map(str, self.segments.shape[1:])), " x ".join(map(str, self.images.shape[2:]))
-                raise PrunescopeError(f"segments label {sizes[0]} pixels, but images have {sizes[1]}")
+            _require_size("segments", self.segments.shape, self.images.shape)
         wrong = {name: length for name, length in lengths.items() if length != n}
         if wrong:
             raise PrunescopeError(
@@ -164,6 +163,13 @@ class Split:
         if self.segments is not None:
             digest.update(self.segments.fingerprint.encode())
         return digest.hexdigest()[:16]
+
+
+def _require_size(what: str, own: tuple[int, ...], images: tuple[int, ...]) -> None:
+    """Labels of pixels (N, H, W) must be of the images' size (N, C, H, W)."""
+    if tuple(own[1:]) != tuple(images[2:]):
+        sizes = " x ".join(map(str, own[1:])), " x ".join(map(str, images[2:]))
+        raise PrunescopeError(f"{what} label {sizes[0]} pixels, but images have {sizes[1]}")
 
 
 @dataclass(frozen=True, eq=False)

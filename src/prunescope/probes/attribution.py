@@ -66,6 +66,9 @@ class Attribution(Probe):
     def streams(self) -> bool:
         return isinstance(self.method, Cam)
 
+    def check(self, subject: Subject) -> None:
+        self.method.explainer(subject.model)
+
     def start(self, subject: Subject) -> CamGatherer:
         heat, info = self._heat(subject), self._info(subject.model)
         return CamGatherer(self.method, info["layer"], heat, info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -64,6 +65,14 @@ class Probe(ABC):
     needs_dense: ClassVar[bool] = False
     summary: ClassVar[str] = ""
 
+    def check(self, subject: Subject) -> None:
+        """Refuse, before anything is trained, what cannot be measured of this data and of a network of this structure.
+
+        Here that is what `start` refuses. A probe that overrides `measure`, or whose `start` takes long, overrides it.
+        """
+        if self.streams:
+            self.start(subject)
+
     @abstractmethod
     def start(self, subject: Subject) -> Gatherer:
         """A gatherer for one sweep. Refuse here, with a clear error, what cannot be measured."""
@@ -80,6 +89,11 @@ class Probe(ABC):
     def streams(self) -> bool:
         """Whether one pass over the data is enough; False when `measure` is overridden."""
         return type(self).measure is Probe.measure
+
+
+def facts(item: Probe) -> Mapping[str, tuple[str, str, bool | None]]:
+    """{metric: (title, unit, whether more is better; None when neither)}: `FACTS` of the probe's module; {} of none."""
+    return getattr(sys.modules[type(item).__module__], "FACTS", {})
 
 
 def probe(name: str, **options: Any) -> Probe:
@@ -112,12 +126,7 @@ def measure(
     model.to(device)
     subject = Subject(model, data, reference, seed=seed, device=device)
     subjects = {key: replace(subject, dense=(dense or {}).get(key)) for key in wanted}
-    for key, item in wanted.items():
-        if item.needs_concepts and data.concept_bank is None and data.train.concepts is None:
-            raise PrunescopeError(
-                f"probe {key!r} needs concept labels, and data {data.name!r} has none; "
-                "give a class x concept table, folders of examples, or leave the probe out"
-            )
+    _require_concepts(wanted, data)
     with untouched(model):
         alone = {
             key: item.measure(subjects[key], batch_size=batch_size) for key, item in wanted.items() if not item.streams
@@ -128,6 +137,35 @@ def measure(
         )  # fmt: skip
     together = dict(zip(gatherers, found, strict=True))
     return {key: alone[key] if key in alone else together[key] for key in wanted}
+
+
+def check(model: nn.Module, wanted: Mapping[str, Probe], data: Dataset, *, device: torch.device | str = "cpu") -> None:
+    """Refuse what probes could not measure of such a network on this data: a study asks before it trains.
+
+    Args:
+        model: of the structure of those that will be measured, with any weights; left as it was.
+        wanted: {key: probe}.
+
+    Raises:
+        PrunescopeError: naming the probe, what it lacks, and what is allowed.
+    """
+    _require_concepts(wanted, data)
+    model.to(device)
+    with untouched(model):
+        for key, item in wanted.items():
+            try:
+                item.check(Subject(model, data, device=device))
+            except PrunescopeError as error:
+                raise PrunescopeError(f"probe {key!r}: {error}") from error
+
+
+def _require_concepts(wanted: Mapping[str, Probe], data: Dataset) -> None:
+    for key, item in wanted.items():
+        if item.needs_concepts and data.concept_bank is None and data.train.concepts is None:
+            raise PrunescopeError(
+                f"probe {key!r} needs concept labels, and data {data.name!r} has none; "
+                "give a class x concept table, folders of examples, or leave the probe out"
+            )
 
 
 def _splits(data: Dataset) -> dict[str, Split]:

@@ -149,6 +149,11 @@ class Car(Probe):
         if self.images < 0:
             raise PrunescopeError(f"car: images must be 0 (all) or more, got {self.images}")
 
+    def check(self, subject: Subject) -> None:
+        few = some_images(subject.data[self.split], self.images, 0)
+        known = Ablator(subject.model, few, effort=self._effort(), device=subject.device).channels
+        _wanted(subject.model, known, self.layers)
+
     def start(self, subject: Subject) -> Gatherer:
         raise PrunescopeError("the car probe does not stream: call `measure`")
 

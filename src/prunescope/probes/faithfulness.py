@@ -89,6 +89,9 @@ class Faithfulness(Probe):
     def start(self, subject: Subject) -> Gatherer:
         raise PrunescopeError("faithfulness runs altered images and cannot share a pass: call `measure`")
 
+    def check(self, subject: Subject) -> None:
+        self.method.explainer(subject.model)
+
     def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
         test, how = subject.data.test, self.protocol(subject.seed)
         rows, asked = some_rows(test, self.images), asked_of(subject.reference, test, "faithfulness")

@@ -108,7 +108,22 @@ class Mis(Probe):
             raise PrunescopeError(f"mis: shown must be 0 (no pictures) or more layers, got {self.shown}")
         tasks_of(2 * (self.references + 1) * max(self.tasks, 1), self.tasks, self.references)
 
+    @property
+    def judges(self) -> tuple[Embedding, ...]:
+        """All embeddings: the judge, the second one if there is one, and the controls."""
+        return (self.similarity, *(() if self.second is None else (self.second,)), *self.controls)
+
+    def check(self, subject: Subject) -> None:
+        split = subject.data[self.split]
+        tasks_of(len(split), self.tasks, self.references)
+        unit_layers(subject.model, self.layers, self.kinds)
+        for judge in self.judges:
+            judge.check(split)
+
     def start(self, subject: Subject) -> Gatherer:
+        self.check(subject)
+        for judge in self.judges:  # a judge that cannot see is refused before the pass; what took work is kept
+            embed(judge, subject.data[self.split], device=subject.device)
         return _MisGatherer(self, subject)
 
 

@@ -65,6 +65,9 @@ class SanityCheck(Probe):
     def start(self, subject: Subject) -> Gatherer:
         raise PrunescopeError("sanity changes copies of the network and cannot share a pass: call `measure`")
 
+    def check(self, subject: Subject) -> None:
+        self.method.explainer(subject.model)
+
     def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
         test = subject.data.test
         rows, asked = some_rows(test, self.images), asked_of(subject.reference, test, "sanity")

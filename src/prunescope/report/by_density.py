@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ def against(largest: float) -> Callable[[Array], Array]:
     return lambda values: values / (largest or 1)
 
 
-def words_of_range(values: Sequence[float], form: Callable[[float], str] = percent) -> str:
+def span(values: Iterable[float], form: Callable[[float], str] = percent) -> str:
     """`1 %`, or `1 % to 3 %`; "–" of none."""
     known = [value for value in values if np.isfinite(value)]
     if not known:

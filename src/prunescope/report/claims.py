@@ -12,6 +12,7 @@ import pandas as pd
 
 from prunescope.report.charts import sentence_case
 from prunescope.report.facts import metrics
+from prunescope.report.measures import array_words
 from prunescope.report.places import number, percent, units
 from prunescope.report.style import ROLES
 from prunescope.study.claims import stated
@@ -67,7 +68,7 @@ def _titles(found: Results) -> dict[str, str]:
     told = {column: fact.title for column, fact in metrics(found).items()} if len(found.runs) else {}
     for *measure, title in drifts:
         images = "both right" if measure[3] == "both_right" else "all images"
-        told["/".join(measure)] = f"{title} ({measure[0]}, {images})"
+        told["/".join(measure)] = f"{title} ({array_words(measure[0], measure[1])}, {images})"
     told = {measure: sentence_case(title) for measure, title in told.items()}
     often = Counter(told.values())
     return {
@@ -91,7 +92,7 @@ def _advice(claims: pd.DataFrame) -> Iterator[str]:
     if len(needed):
         yield (
             f"If mean and spread stayed as they are, {int(needed.median())} ticket seeds would decide half of the "
-            f"undecided claims with a probability of 80 %, counted claim by claim."
+            f"undecided claims with a probability of 80\u00a0%, counted claim by claim."
         )
 
 

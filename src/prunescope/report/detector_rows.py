@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from prunescope.core.types import Array, Record
+from prunescope.report.probe_rows import keys_of, probe_rows
 from prunescope.study.results import Results
 
 #: What stands in `layer` and `category` for all of them.
 ALL = "all"
-_PLACE = ["role", "recipe", "seed", "round", "density", "checkpoint", "probe"]
 _ROW = [
     "layer", "category", "units", "dead", "tied", "detectors", "beyond", "concepts", "concepts_beyond", "iou",
 ]  # fmt: skip
@@ -21,20 +21,14 @@ _ROW = [
 
 def detector_probes(found: Results) -> list[str]:
     """Keys of the probes that dissect."""
-    return [key for key, probe in found.study.probes.items() if probe.name == "dissection"]
+    return keys_of(found, "dissection")
 
 
 def detector_rows(found: Results) -> pd.DataFrame:
     """A row per checkpoint, probe, layer and category, and for `all` of them: units, how many of them no image changes
     or have no threshold; detectors of such a concept, and those beyond chance; how many concepts these detect; mean
     overlap of the scored units with their best concept (NaN of none)."""
-    rows = [
-        {**{name: getattr(point, name) for name in _PLACE[:-1]}, "probe": key, **dict(zip(_ROW, values, strict=True))}
-        for point in found.points
-        for key in detector_probes(found)
-        for values in _rows(found.record(point, key))
-    ]
-    return pd.DataFrame(rows, columns=[*_PLACE, *_ROW])
+    return probe_rows(found, detector_probes(found), _ROW, lambda point, key: _rows(found.record(point, key)))
 
 
 def detected(record: Record) -> set[str]:

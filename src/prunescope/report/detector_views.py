@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from prunescope.core.types import Record
-from prunescope.report.beside import Beside, UnitView, span
+from prunescope.report.beside import Beside, UnitView
+from prunescope.report.by_density import span
 from prunescope.report.detector_rows import ALL, detected, detector_probes, detector_rows
 from prunescope.report.places import dense_points, number, percent, recipes_done, ticket_rows, tickets
 from prunescope.report.verdicts import Verdicts, verdicts
@@ -41,7 +42,7 @@ def detector_views(found: Results) -> list[UnitView]:
 
 class _View(Beside):
     def __init__(self, found: Results, key: str, recipe: str, rows: pd.DataFrame) -> None:
-        super().__init__(found, key, recipe, rows)
+        super().__init__(found, key, recipe)
         scored = rows["units"] - rows["dead"] - rows["tied"]
         some = scored.where(scored > 0)
         self.rows = rows.assign(
@@ -54,15 +55,15 @@ class _View(Beside):
         kinds = self.rows[(self.rows["layer"] == ALL) & (self.rows["category"] != ALL)]
         scored = f"Share of the scored units. {self.how}"
         tables = (
-            self.heat(layers, "layer", "sure", f"Units that detect a concept beyond chance, {title}", scored),
-            self.heat(kinds, "category", "concepts_beyond", f"Concepts that are detected beyond chance, {title}",
-                      f"How many of a category, by units of any layer. {self.how}", text=_count),
-            self.heat(layers, "layer", "share", f"Units above the threshold, by chance or not, {title}", scored),
-            self.heat(kinds, "category", "beyond", f"Detectors beyond chance by what they detect, {title}",
-                      f"How many units of all layers. {self.how}", text=_count),
-            self.heat(layers, "layer", "iou", f"Overlap with the best concept, {title}",
-                      f"Intersection over union, mean of the scored units. {self.how}", text=number),
-            self.heat(layers, "layer", "gone", f"Units that no image changes, {title}",
+            self.table(layers, "layer", "sure", f"Units that detect a concept beyond chance, {title}", scored),
+            self.table(kinds, "category", "concepts_beyond", f"Concepts that are detected beyond chance, {title}",
+                      f"How many of a category, by units of any layer. {self.how}", form=_count),
+            self.table(layers, "layer", "share", f"Units above the threshold, by chance or not, {title}", scored),
+            self.table(kinds, "category", "beyond", f"Detectors beyond chance by what they detect, {title}",
+                      f"How many units of all layers. {self.how}", form=_count),
+            self.table(layers, "layer", "iou", f"Overlap with the best concept, {title}",
+                      f"Intersection over union, mean of the scored units. {self.how}", form=number),
+            self.table(layers, "layer", "gone", f"Units that no image changes, {title}",
                       f"Share of a layer's. {self.how}"),
         )  # fmt: skip
         shown = tuple(table for table in tables if any(cell.level for _, cells in table.rows for cell in cells))

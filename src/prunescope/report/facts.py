@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
+from prunescope.probes.base import facts
 from prunescope.study.results import Results
 
 
@@ -41,7 +41,7 @@ def metrics(found: Results) -> dict[str, Fact]:
     for key, probe in found.study.probes.items():
         if probe.name in _APART:
             continue
-        known = getattr(sys.modules[type(probe).__module__], "FACTS", {})
+        known = facts(probe)
         for column in found.runs.columns:
             name = column.removeprefix(f"{key}.")
             if name == column or name in _UNSHOWN or not found.runs[column].notna().any():

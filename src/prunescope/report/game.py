@@ -9,9 +9,10 @@ import numpy as np
 from scipy.special import expit
 
 from prunescope.core.types import Record
-from prunescope.report.mis_rows import probe_keys, rows_of_layers
+from prunescope.report.mis_rows import rows_of_layers
 from prunescope.report.pictures import thumbnail_uri
 from prunescope.report.places import dense_of, dense_points, percent, recipes_done, tickets
+from prunescope.report.probe_rows import keys_of
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
 
@@ -22,7 +23,7 @@ def game(found: Results) -> dict[str, Any]:
     Of the first probe `mis`: the dense network of the first seed with tickets, and each recipe's last ticket of it.
     A task names places in `pictures`, the query first: `up` drives the unit up, `down` drives it down.
     """
-    keys = probe_keys(found, "mis")
+    keys = keys_of(found, "mis")
     if not keys:
         return {}
     sheet = _Sheet()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ SUBJECTS = {
 
 #: Families that no answer is built on: how a network spreads its work over units is not why it decides. Nor on what a
 #: test finds: it goes by the level of the test, and the scores behind it are there.
-_APART = (
+APART = (
     "importances", "importance_shares", "class_profiles", "image_sets", "unit_orders", "unit_scores", "selectivities",
     "unit_concepts", "tcav_found", "deletion", "insertion", "road",
 )  # fmt: skip
@@ -55,9 +56,17 @@ class Measure:
     @property
     def of(self) -> str:
         """The array in words: `gradcam, true class`."""
-        name = self.array.split(".", 1)[-1]
-        words = {"reference": "predicted class", "true": "true class"}
-        return f"{self.probe}, {words[name]}" if name in words else self.probe
+        return array_words(self.probe, self.array)
+
+
+def array_words(probe: str, array: str) -> str:
+    """Whose array it is, and which where a probe has several of one family: `gradcam, true class`."""
+    words = {
+        "reference": "predicted class", "true": "true class", "layer.accuracy": "right tasks", "layer.mis": "scores",
+        "layer.selectivity": "from class means", "layer.best_selectivity": "from best images",
+    }  # fmt: skip
+    told = words.get(array) or words.get(array.split(".", 1)[-1])
+    return f"{probe}, {told}" if told else probe
 
 
 def distance(study: Study, probe: str, array: str, name: str) -> tuple[str, Distance]:
@@ -66,6 +75,7 @@ def distance(study: Study, probe: str, array: str, name: str) -> tuple[str, Dist
     return family, next(item for item in FAMILIES[family] if item.name == name)
 
 
+@lru_cache(maxsize=1)
 def measures(found: Results) -> list[Measure]:
     """All measures with values, in the probes' order.
 
@@ -92,10 +102,10 @@ def _measure(study: Study, key: tuple[str, str, str, str]) -> Measure:
 
 def headlines(found: Results) -> list[Measure]:
     """One measure per probe and family: the family's first, where it is there over images that both get right. None of
-    the families that have a section of their own (`_APART`)."""
+    the families that have a section of their own (`APART`)."""
     chosen: dict[tuple[str, str], Measure] = {}
     for item in measures(found):
-        if item.family in _APART or item.distance != FAMILIES[item.family][0].name:
+        if item.family in APART or item.distance != FAMILIES[item.family][0].name:
             continue
         old = chosen.get((item.probe, item.family))
         if old is None or (old.array == item.array and item.subset == "both_right"):
@@ -113,6 +123,7 @@ def rows(table: pd.DataFrame, item: Measure) -> pd.DataFrame:
     return table[chosen]
 
 
+@lru_cache(maxsize=1)
 def within_range(found: Results) -> pd.DataFrame:
     """The pooled table with intervals cut at what a measure can be: a correlation is never above 1."""
     if found.pooled.empty:

@@ -13,18 +13,13 @@ from prunescope.core.types import Array, Record
 from prunescope.metrics.similarity import cka
 from prunescope.metrics.unit_scores import paired_change, row_means
 from prunescope.report.places import dense_of, dense_points
+from prunescope.report.probe_rows import keys_of, probe_rows
 from prunescope.study.plan import Point
 from prunescope.study.results import Results
 
-_PLACE = ["role", "recipe", "seed", "round", "density", "checkpoint"]
 _MIS = ["layer", "kind", "units", "constant", "tied", "accuracy", "mis", "second", "paired_change"]
 _SELECTIVITY = ["layer", "units", "dead", "from_means", "from_best"]
 Rows = Iterator[tuple[Any, ...]]
-
-
-def probe_keys(found: Results, name: str) -> list[str]:
-    """Keys of the study's probes of this name."""
-    return [key for key, probe in found.study.probes.items() if probe.name == name]
 
 
 def mis_layers(found: Results) -> pd.DataFrame:
@@ -63,15 +58,13 @@ def rows_of_layers(record: Record) -> Iterator[tuple[str, slice]]:
 def _table(
     found: Results, probe: str, columns: list[str], of: Callable[[Record, Record | None, Point], Rows]
 ) -> pd.DataFrame:
-    rows = []
-    for key in probe_keys(found, probe):
-        for point in found.points:
-            dense = dense_of(found, point.seed)
-            reference = None if dense is None or point.role == "dense" else found.record(dense, key)
-            place = {name: getattr(point, name) for name in _PLACE}
-            for values in of(found.record(point, key), reference, point):
-                rows.append({**place, "probe": key, **dict(zip(columns, values, strict=True))})
-    return pd.DataFrame(rows, columns=[*_PLACE, "probe", *columns])
+    """Rows of each record, made beside the record of the dense network of its seed."""
+
+    def rows(point: Point, key: str) -> Rows:
+        dense = None if point.role == "dense" else dense_of(found, point.seed)
+        return of(found.record(point, key), None if dense is None else found.record(dense, key), point)
+
+    return probe_rows(found, keys_of(found, probe), columns, rows)
 
 
 def _mis(record: Record, dense: Record | None, point: Point) -> Rows:

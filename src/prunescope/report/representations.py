@@ -13,13 +13,13 @@ from prunescope.report.by_density import ByDensity
 from prunescope.report.charts import Figure
 from prunescope.report.heat import HeatCell, HeatTable
 from prunescope.report.mis_rows import (
-    probe_keys,
     rows_of_layers,
     selectivity_layers,
     similarity_floor,
     similarity_layers,
 )  # fmt: skip
 from prunescope.report.places import dense_points, number, percent, recipes_done, spread_out, tickets
+from prunescope.report.probe_rows import keys_of
 from prunescope.study.results import Results
 
 _BOXES = 3
@@ -45,7 +45,7 @@ def selectivity_views(found: Results) -> list[RepresentationView]:
     layers = selectivity_layers(found)
     return [
         _selectivity(found, key, recipe, layers[layers["probe"] == key])
-        for key in probe_keys(found, "selectivity")
+        for key in keys_of(found, "selectivity")
         for recipe in recipes_done(found)
         if dense_points(found)
     ]
@@ -56,7 +56,7 @@ def similarity_views(found: Results) -> list[RepresentationView]:
     layers = similarity_layers(found)
     return [
         _similarity(found, key, recipe, layers[layers["probe"] == key])
-        for key in probe_keys(found, "similarity")
+        for key in keys_of(found, "similarity")
         for recipe in recipes_done(found)
         if len(layers)
     ]

@@ -17,7 +17,7 @@ from prunescope.report.mis_rows import mis_layers, selectivity_layers, similarit
 from prunescope.report.places import dense_of, predictions
 from prunescope.report.sensitivity import scan_table
 from prunescope.report.tcav_rows import tcav_rows
-from prunescope.report.trust import sanity_rows
+from prunescope.report.trust_sanity import sanity_rows
 from prunescope.report.unit_rows import unit_classes, unit_layers
 from prunescope.study.claims import stated
 from prunescope.study.hits import flips

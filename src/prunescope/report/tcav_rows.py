@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from prunescope.core.types import Record
+from prunescope.report.probe_rows import keys_of, probe_rows
 from prunescope.study.results import Results
 
-_PLACE = ["role", "recipe", "seed", "round", "density", "checkpoint"]
 _COLUMNS = ["layer", "class", "concept", "score", "low", "high", "strength", "p_holm", "found", "auroc", "images"]
 #: {probe: the array that holds its scores}
 SCORES = {"tcav": "class.tcav", "concept_regions": "class.regions"}
@@ -19,19 +19,13 @@ SCORES = {"tcav": "class.tcav", "concept_regions": "class.regions"}
 
 def score_probes(found: Results) -> list[str]:
     """Keys of the probes that score classes by concepts."""
-    return [key for key, probe in found.study.probes.items() if probe.name in SCORES]
+    return keys_of(found, *SCORES)
 
 
 def tcav_rows(found: Results) -> pd.DataFrame:
     """A row per checkpoint, probe, layer, class and concept; `found` is 1 (for the class for sure), -1 (against), 0
     (neither). Empty where there is no score, or the probe does not test."""
-    rows = [
-        {**{name: getattr(point, name) for name in _PLACE}, "probe": key, **dict(zip(_COLUMNS, values, strict=True))}
-        for point in found.points
-        for key in score_probes(found)
-        for values in _rows(found.record(point, key))
-    ]
-    return pd.DataFrame(rows, columns=[*_PLACE, "probe", *_COLUMNS])
+    return probe_rows(found, score_probes(found), _COLUMNS, lambda point, key: _rows(found.record(point, key)))
 
 
 def _rows(record: Record) -> Iterator[tuple[Any, ...]]:

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from prunescope.core.types import Array, Record
+from prunescope.report.probe_rows import keys_of, probe_rows
 from prunescope.study.results import Results
 
-_PLACE = ["role", "recipe", "seed", "round", "density", "checkpoint"]
 _LAYER = ["layer", "units", "dead", "mattering", "harmful", "car", "harm"]
 _CLASS = ["class", "images", "car"]
 
 
 def unit_probes(found: Results) -> list[str]:
     """Keys of the probes that take out units."""
-    return [key for key, probe in found.study.probes.items() if probe.name == "car"]
+    return keys_of(found, "car")
 
 
 def unit_layers(found: Results) -> pd.DataFrame:
     """A row per checkpoint, probe and layer: units, how many of them are dead, matter for sure and do harm; mean CAR of
     those that live (NaN of none); the layer's share of all decisions that turn wrong."""
-    return _table(found, _LAYER, _layers)
+    return probe_rows(found, unit_probes(found), _LAYER, lambda point, key: _layers(found.record(point, key)))
 
 
 def unit_classes(found: Results) -> pd.DataFrame:
     """A row per checkpoint, probe and class: its images and its class CAR, mean over the living units of all layers."""
-    return _table(found, _CLASS, _classes)
-
-
-def _table(found: Results, columns: list[str], of: Callable[[Record], Iterator[tuple[Any, ...]]]) -> pd.DataFrame:
-    rows = [
-        {**{name: getattr(point, name) for name in _PLACE}, "probe": key, **dict(zip(columns, values, strict=True))}
-        for point in found.points
-        for key in unit_probes(found)
-        for values in of(found.record(point, key))
-    ]
-    return pd.DataFrame(rows, columns=[*_PLACE, "probe", *columns])
+    return probe_rows(found, unit_probes(found), _CLASS, lambda point, key: _classes(found.record(point, key)))
 
 
 def _layers(record: Record) -> Iterator[tuple[Any, ...]]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from prunescope.report.beside import Beside, UnitView, span
+from prunescope.report.beside import Beside, UnitView
+from prunescope.report.by_density import span
 from prunescope.report.places import percent, recipes_done, ticket_rows
 from prunescope.report.unit_rows import unit_classes, unit_layers, unit_probes
 from prunescope.report.verdicts import Verdicts, verdicts
@@ -39,7 +40,7 @@ def unit_views(found: Results) -> list[UnitView]:
 
 class _View(Beside):
     def __init__(self, found: Results, key: str, recipe: str, layers: pd.DataFrame, classes: pd.DataFrame) -> None:
-        super().__init__(found, key, recipe, layers)
+        super().__init__(found, key, recipe)
         self.layers, self.classes = layers, classes
 
     def made(self, judged: list[Verdicts]) -> UnitView:
@@ -48,13 +49,13 @@ class _View(Beside):
         layers["sure"] = (layers["mattering"] / layers["living"].where(layers["living"] > 0)).astype(float)
         layers["gone"] = layers["dead"] / layers["units"]
         tables = [
-            self.heat(layers, "layer", "sure", f"Units that matter, {title}", f"Share of the living ones. {self.how}"),
-            self.heat(layers, "layer", "car", f"Mean CAR of a layer's units, {title}", f"Of living units. {self.how}"),
-            self.heat(layers, "layer", "harm", f"Where the harm lies, {title}",
+            self.table(layers, "layer", "sure", f"Units that matter, {title}", f"Share of the living ones. {self.how}"),
+            self.table(layers, "layer", "car", f"Mean CAR of a layer's units, {title}", f"Of living units. {self.how}"),
+            self.table(layers, "layer", "harm", f"Where the harm lies, {title}",
                       f"Share of all decisions that turn wrong, over all units. {self.how}"),
-            self.heat(layers, "layer", "gone", f"Units that are pruned away, {title}",
+            self.table(layers, "layer", "gone", f"Units that are pruned away, {title}",
                       f"Share of a layer's. {self.how}"),
-            self.heat(self.classes, "class", "car", f"What a class loses without a unit, {title}",
+            self.table(self.classes, "class", "car", f"What a class loses without a unit, {title}",
                       f"Class CAR, mean over all living units. {self.how}", most=_CLASSES,
                       noun=f"classes the {_CLASSES} that lose most are shown"),
         ]  # fmt: skip
@@ -80,7 +81,7 @@ class _View(Beside):
         )
 
     def _place(self) -> Iterator[str]:
-        values, names, _ = self.means(self.layers, "layer", "harm")
+        names, values, _ = self.means(self.layers, "layer", "harm")
         if len(names) > 1 and np.isfinite(values[:, [0, -1]]).all():
             before, after = values[:, 0].argmax(), values[:, -1].argmax()
             yield (
@@ -89,7 +90,7 @@ class _View(Beside):
             )
 
     def _harmed(self) -> Iterator[str]:
-        values, names, _ = self.means(self.classes, "class", "car")
+        names, values, _ = self.means(self.classes, "class", "car")
         if len(names) > 1 and (np.nanmax(values[:, [0, -1]], axis=0, initial=-1) > 0).all():
             before, after = (int(np.nanargmax(values[:, column])) for column in (0, -1))
             yield (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
 from prunescope.report.charts import sentence_case
 from prunescope.report.glance import JUDGED, Cell, floor_words
-from prunescope.report.measures import Measure, measures, rows, within_range
+from prunescope.report.measures import APART, Measure, measures, rows, within_range
 from prunescope.report.places import number, recipes_done, ticket_rows, units
 from prunescope.study.results import MEASURE, Results
 
@@ -19,6 +20,7 @@ class Line:
 
     Attributes:
         only: there is no view of it over the other set of images.
+        apart: no answer is built on its family.
     """
 
     title: str
@@ -29,6 +31,7 @@ class Line:
     only: bool
     figure: str
     cells: tuple[Cell | None, ...]
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Verdicts:
     lines: tuple[Line, ...]
 
 
+@lru_cache(maxsize=1)
 def verdicts(found: Results) -> list[Verdicts]:
     """One table per recipe of which tickets are done."""
     pooled = within_range(found)
@@ -70,4 +74,5 @@ def _line(table: pd.DataFrame, item: Measure, densities: tuple[float, ...], only
     return Line(
         sentence_case(str(first["title"])), item.of, str(first["unit"]), floor, item.subset, only,
         f"drift/{item.figure}", tuple(cells.get(density) for density in densities),
+        item.family in APART,
     )  # fmt: skip

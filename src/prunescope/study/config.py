@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +13,12 @@ from prunescope.core.configure import configure, named, split_spec
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.files import read_text
 from prunescope.engine.training import Training
-from prunescope.metrics.families import FAMILIES
 from prunescope.probes.base import Probe, probes
 from prunescope.pruning.granularity import granularities
 from prunescope.pruning.recipe import Recipe
 from prunescope.pruning.scope import read_scope
 from prunescope.pruning.scoring import criteria
+from prunescope.study.margins import unknown_measures
 from prunescope.study.study import Claims, Controls, Execution, Seeds, Study
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ def read_study(source: Path | str | Mapping[str, Any], overrides: Sequence[str] 
     if controls and controls.recipes and not problems:
         problems += [str(choices("recipe", c, known, "controls.recipes")) for c in controls.recipes if c not in known]
     if claims and wanted:
-        problems += _unknown_measures(claims, wanted)
+        problems += unknown_measures(claims.margins, wanted)
     if problems:
         raise PrunescopeError("\n".join(problems))
     read = (name, data, model, training, seeds, tuple(recipes), controls, wanted, execution, claims)
@@ -174,25 +174,6 @@ def _controls(value: object) -> dict[str, Any]:
     if value in (None, "none", False):
         return {"kinds": []}
     return {"kinds": value} if isinstance(value, list) else dict(value)  # type: ignore[call-overload]
-
-
-def _unknown_measures(claims: Claims, wanted: Mapping[str, Probe]) -> Iterator[str]:
-    """Claims about what no probe of the study measures, as far as it can be told before anything is measured."""
-    for measure in claims.margins:
-        probe, *drift = measure.split("/")
-        key = probe if drift else probe.partition(".")[0]
-        if key not in wanted:
-            yield str(choices("probe", key, wanted, f"claims.margins: {measure!r}"))
-        elif drift and not _drifts(wanted[key], drift):
-            yield f"claims.margins: {measure!r} is no drift of {key!r}: write PROBE/ARRAY/DISTANCE/all or /both_right"
-        elif not drift and "." not in measure:
-            yield f"claims.margins: {measure!r} names no metric: write {measure}.METRIC"
-
-
-def _drifts(probe: Probe, drift: Sequence[str]) -> bool:
-    if len(drift) != 3 or drift[2] not in ("all", "both_right") or drift[0] not in probe.distances:
-        return False
-    return drift[1] in [item.name for item in FAMILIES[probe.distances[drift[0]]]]
 
 
 def read_recipe(spec: object, dense: Training, where: str) -> Recipe:

@@ -31,7 +31,7 @@ from prunescope.engine.training import Training
 from prunescope.models.checkpoint import Checkpoint
 from prunescope.models.density import effective_mask
 from prunescope.models.zoo import build_model
-from prunescope.probes.base import measure, probes
+from prunescope.probes.base import check, measure, probes
 from prunescope.pruning.schedule import Rewind
 from prunescope.pruning.summary import layer_table
 from prunescope.study.cell import Cell
@@ -87,7 +87,8 @@ class Workshop:
     def _describe(self, cell: Cell, progress: Progress) -> None:
         """The facts about the data, and the test images that the report may show."""
         data = load_data(self.study.data)
-        self._model(data, 0)  # a model or weights that do not fit the data are the user's to put right, before all else
+        # A model, weights or probes that do not fit the data are the user's to put right, before all else.
+        check(self._model(data, 0), self.study.probes, data)
         with self._writing(cell) as folder:
             facts = {
                 "name": data.name, "classes": list(data.classes), "shape": list(data.test.shape),

@@ -67,7 +67,10 @@ def test_vectors_are_centred_and_of_length_one() -> None:
 
 def test_bad_vectors_and_caches_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Counting, "vectors", lambda self, split, **_: torch.full((len(split), 2), float("nan")))
-    with pytest.raises(PrunescopeError, match="'counting' does not give a finite vector for every image"):
+    with pytest.raises(PrunescopeError, match=f"vectors of {len(TINY.val)} of {len(TINY.val)} images are not finite"):
+        embed(Counting(7), TINY.val)
+    monkeypatch.setattr(Counting, "vectors", lambda self, split, **_: torch.zeros(3, 2))
+    with pytest.raises(PrunescopeError, match=rf"'counting' gives \(3, 2\) for {len(TINY.val)} images"):
         embed(Counting(7), TINY.val)
     with pytest.raises(PrunescopeError, match="no images"):
         embed(Counting(), TINY.val.subset([]))

@@ -48,6 +48,10 @@ class Embedding(ABC):
     def vectors(self, split: Split, *, batch_size: int, device: torch.device | str) -> Tensor:
         """(N, d), float32, on the CPU. The same for equal options and images; the global RNG is left alone."""
 
+    def check(self, split: Split) -> None:
+        """Refuse, before anything is computed, what cannot embed these images: a package or a file that is missing."""
+        self.facts()
+
     def facts(self) -> str:
         """What the vectors depend on besides the options and the images: the content of a file of weights."""
         return ""
@@ -73,12 +77,25 @@ def embed(embedding: Embedding, split: Split, *, batch_size: int = 256, device: 
         raise PrunescopeError(f"embedding {embedding.name!r}: the split has no images")
 
     def make() -> Array:
-        found = _scaled(embedding.vectors(split, batch_size=batch_size, device=device), embedding.scaling)
-        if found.shape[:1] != (len(split),) or not np.isfinite(found).all():
-            raise PrunescopeError(f"embedding {embedding.name!r} does not give a finite vector for every image")
-        return found
+        found = embedding.vectors(split, batch_size=batch_size, device=device)
+        _require_sound(found, embedding.name, split)
+        return _scaled(found, embedding.scaling)
 
     return _kept(_path(embedding, split), len(split), make) if embedding.kept else make()
+
+
+def _require_sound(vectors: Tensor, name: str, split: Split) -> None:
+    if vectors.ndim != 2 or len(vectors) != len(split):
+        raise PrunescopeError(
+            f"embedding {name!r} gives {tuple(vectors.shape)} for {len(split)} images; it takes one vector for each, "
+            f"({len(split)}, d)"
+        )
+    wrong = (~vectors.isfinite().all(1)).nonzero()[:, 0]
+    if len(wrong):
+        raise PrunescopeError(
+            f"embedding {name!r}: the vectors of {len(wrong)} of {len(split)} images are not finite, the first of "
+            f"image {str(split.ids[int(wrong[0])])!r}"
+        )
 
 
 def pixels(split: Split, batch_size: int, device: torch.device | str) -> Iterator[Tensor]:

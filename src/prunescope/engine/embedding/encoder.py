@@ -109,11 +109,14 @@ class Encoder(_OwnNetwork):
         if self.steps < 1 or not self.epochs > 0:
             raise PrunescopeError(f"encoder: steps and epochs must be above 0, got {self.steps} and {self.epochs}")
 
-    def vectors(self, split: Split, *, batch_size: int, device: torch.device | str) -> Tensor:
+    def check(self, split: Split) -> None:
         if len(split.labels.unique()) < 2:
             raise PrunescopeError(
                 "embedding 'encoder' learns from classes, and all images are of one: name another, such as 'random'"
             )
+
+    def vectors(self, split: Split, *, batch_size: int, device: torch.device | str) -> Tensor:
+        self.check(split)
         network = self._untrained(split)
         training = Training(
             epochs=min(self.epochs, self.steps / steps_per_epoch(split, _BATCH)), batch_size=_BATCH,

@@ -88,6 +88,9 @@ class DreamSim(Embedding):
     scaling: ClassVar[Literal["centred", "unit", "none"]] = "unit"
     summary: ClassVar[str] = "DreamSim, as in the paper (needs the package dreamsim)"
 
+    def check(self, split: Split) -> None:
+        _package("dreamsim", "DreamSim")
+
     def vectors(self, split: Split, *, batch_size: int, device: torch.device | str) -> Tensor:
         package = _package("dreamsim", "DreamSim")
         folder = Path(self.folder) if self.folder else cache_folder() / "dreamsim"
@@ -140,6 +143,9 @@ class Lpips(Embedding):
                 raise choices(name, got, allowed, "embedding 'lpips'")
         if self.size < 1 or self.side < 0:
             raise PrunescopeError(f"lpips: size must be at least 1 and side at least 0, got {self.size}, {self.side}")
+
+    def check(self, split: Split) -> None:
+        _package("lpips", "LPIPS")
 
     def vectors(self, split: Split, *, batch_size: int, device: torch.device | str) -> Tensor:
         network, projection, found = self._metric(device), None, []

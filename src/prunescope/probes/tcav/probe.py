@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any, ClassVar, Literal, get_args
@@ -37,6 +37,8 @@ FACTS: dict[str, tuple[str, str, bool | None]] = {
     "silent": ("Images whose class no activation moves", "share of test images, over layers", None),
     "refused": ("Layers where TCAV says nothing", "share of layers", None),
 }
+#: Images at which it is seen whether what lies behind a layer is linear.
+_FEW = 16
 
 
 @probes.register("tcav")
@@ -112,21 +114,20 @@ class Tcav(Probe):
             if getattr(self, name) not in allowed:
                 raise choices(name, getattr(self, name), allowed, "tcav")
 
+    def check(self, subject: Subject) -> None:
+        layers, test = chosen_layers(subject.model, self.layers, subject.data.test), subject.data.test
+        self._examples(subject)
+        some = test.subset(torch.arange(min(_FEW, len(test))))
+        activations(subject.model, {"some": some}, layers, self.positions, batch_size=_FEW, device=subject.device)
+        self._require_layers(self._linear(subject, layers), layers)
+
     def start(self, subject: Subject) -> Gatherer:
         raise PrunescopeError("the tcav probe does not stream: call `measure`")
 
     def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
-        require_concepts(subject.data, "tcav")
         layers = chosen_layers(subject.model, self.layers, subject.data.test)
-        fit, held = (
-            named_concepts(split, self.concepts, "tcav")
-            for split in example_splits(subject.data, self.images, subject.seed)
-        )
-        assert fit.concepts is not None
+        fit, held, dealt, few = self._examples(subject)
         assert held.concepts is not None
-        generator = torch_generator(subject.seed, "tcav", "deal")
-        dealt = deal(fit.concepts, self.repeats, self.random, (self.min_examples, self.examples), generator)
-        few = few_examples(fit, dealt.sizes, self.repeats, self.min_examples, named=bool(self.concepts))
         found = activations(
             subject.model, {"fit": fit, "held": held}, layers, self.positions,
             batch_size=batch_size, device=subject.device,
@@ -141,11 +142,28 @@ class Tcav(Probe):
         sweep(subject.model, {"test": test}, [sums], batch_size=batch_size, device=subject.device)
         return self._record(subject.data, fit, dealt, sums, {"few": few, "refused": self._refused(subject, sums)})
 
+    def _examples(self, subject: Subject) -> tuple[Split, Split, Dealt, dict[str, str]]:
+        """Images to fit on and to judge by, how they are dealt out, and {concept: why it has too few}."""
+        require_concepts(subject.data, "tcav")
+        fit, held = (
+            named_concepts(split, self.concepts, "tcav")
+            for split in example_splits(subject.data, self.images, subject.seed)
+        )
+        assert fit.concepts is not None
+        generator = torch_generator(subject.seed, "tcav", "deal")
+        dealt = deal(fit.concepts, self.repeats, self.random, (self.min_examples, self.examples), generator)
+        few = few_examples(fit, dealt.sizes, self.repeats, self.min_examples, named=bool(self.concepts))
+        return fit, held, dealt, few
+
+    def _linear(self, subject: Subject, layers: Iterable[str]) -> list[str]:
+        """Those behind which everything is linear by structure."""
+        _, x, _ = next(subject.data.test.batches(_FEW, subject.device))
+        return [layer for layer in layers if linear_behind(subject.model, layer, x)]
+
     def _refused(self, subject: Subject, sums: Sensitivities) -> dict[str, str]:
         """{layer: why its scores mean nothing}."""
         constant = [layer for layer, found in sums.found.items() if found.degenerate]
-        _, x, _ = next(subject.data.test.batches(16, subject.device))
-        linear = [layer for layer in constant if linear_behind(subject.model, layer, x)]
+        linear = self._linear(subject, constant)
         self._require_layers(linear, list(sums.found))
         return {layer: BY_STRUCTURE if layer in linear else AT_THESE_IMAGES for layer in constant}
 
@@ -180,7 +198,7 @@ class Tcav(Probe):
         }  # fmt: skip
         return Record("tcav", metrics, arrays, info=self._info(data, fit, sums, why))
 
-    def _require_layers(self, linear: list[str], layers: list[str]) -> None:
+    def _require_layers(self, linear: Sequence[str], layers: Sequence[str]) -> None:
         """Only the network's structure is an error: a ticket must not end a study that its dense network began."""
         named = [layer for layer in linear if layer in self.layers]
         if named:

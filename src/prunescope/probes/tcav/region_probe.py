@@ -13,12 +13,13 @@ from torch import Tensor
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.seeds import torch_generator
 from prunescope.core.types import Array, Record
+from prunescope.data.split import Split
 from prunescope.engine.sweep import Gatherer, Needs, Pass, sweep
 from prunescope.metrics.unit_scores import known_mean
 from prunescope.probes.base import Probe, Subject, probes
 from prunescope.probes.concepts.threads import threads_for
 from prunescope.probes.tcav.concepts import few_examples, named_concepts, require_concepts
-from prunescope.probes.tcav.examples import deal, example_splits
+from prunescope.probes.tcav.examples import Dealt, deal, example_splits
 from prunescope.probes.tcav.gather import Layers, activations, as_vectors, chosen_layers
 from prunescope.probes.tcav.regions import Judged, Space, judged_regions
 
@@ -78,22 +79,32 @@ class ConceptRegions(Probe):
                     f"concept_regions: {name} must be one or more numbers above 0, got {getattr(self, name)}"
                 )
 
-    def start(self, subject: Subject) -> Gatherer:
-        raise PrunescopeError("the concept_regions probe does not stream: call `measure`")
+    def check(self, subject: Subject) -> None:
+        chosen_layers(subject.model, self.layers, subject.data.test)
+        self._examples(subject)
 
-    def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
+    def _examples(self, subject: Subject) -> tuple[Split, Split, Dealt, dict[str, str]]:
+        """Images to fit on and to judge by, which of them are for which concept, and {concept: why it has too few}."""
         require_concepts(subject.data, self.name)
-        layers = chosen_layers(subject.model, self.layers, subject.data.test)
         fit, held = (
             named_concepts(split, self.concepts, self.name)
             for split in example_splits(subject.data, self.images, subject.seed)
         )
         assert fit.concepts is not None
-        assert held.concepts is not None
         # One "repeat" of at most `examples` of each kind.
         generator = torch_generator(subject.seed, "regions", "deal")
         dealt = deal(fit.concepts, 1, 0, (self.min_examples, self.examples), generator)
         few = few_examples(fit, dealt.sizes, 1, self.min_examples, named=bool(self.concepts), where=self.name)
+        return fit, held, dealt, few
+
+    def start(self, subject: Subject) -> Gatherer:
+        raise PrunescopeError("the concept_regions probe does not stream: call `measure`")
+
+    def measure(self, subject: Subject, *, batch_size: int = 256) -> Record:
+        layers = chosen_layers(subject.model, self.layers, subject.data.test)
+        fit, held, dealt, few = self._examples(subject)
+        assert fit.concepts is not None
+        assert held.concepts is not None
         labels = torch.full_like(fit.concepts, -1)
         labels[:, dealt.concept] = dealt.labels
         found = activations(
