@@ -119,7 +119,7 @@ class Tcav(Probe):
         self._examples(subject)
         some = test.subset(torch.arange(min(_FEW, len(test))))
         activations(subject.model, {"some": some}, layers, self.positions, batch_size=_FEW, device=subject.device)
-        self._require_layers(self._linear(subject, layers), layers)
+        self._require_layers(self._linear(subject, layers), list(layers))
 
     def start(self, subject: Subject) -> Gatherer:
         raise PrunescopeError("the tcav probe does not stream: call `measure`")
