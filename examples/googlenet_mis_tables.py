@@ -146,7 +146,11 @@ def untrained(found: Results, root: str) -> Iterator[list[str]]:
     """Scores of initialised networks, as the study's probe takes them."""
     data, probe = load_data({**found.study.data, "root": root}), found.study.probes["mis"]
     assert isinstance(probe, Mis)
-    options = {"kinds": probe.kinds, "tasks": probe.tasks, "references": probe.references}
+    first = next(point for point in found.points if point.role == "dense")
+    options = {
+        "kinds": probe.kinds, "tasks": probe.tasks, "references": probe.references,
+        "alpha": float(found.record(first, "mis").info["alpha"]),
+    }  # fmt: skip
     for seed in found.study.seeds.dense:
         network = build_model(found.study.model, classes=len(data.classes), channels=data.train.shape[0], seed=seed)
         scores = mis(network, data.train, probe.similarity, **options)
