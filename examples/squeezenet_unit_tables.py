@@ -21,19 +21,25 @@ from squeezenet_units import DISSECTION, FURTHER, TASKS, piece_file
 from prunescope.core.seeds import numpy_generator
 from prunescope.core.types import Array
 from prunescope.engine.detectors import Dissection
-from prunescope.engine.mis import UnitScores, UnitTasks, judged
-from prunescope.metrics.mis import Tasks, task_accuracy
+from prunescope.engine.mis import UnitScores, UnitTasks
+from prunescope.metrics.mis import Tasks, alpha_for_spread, task_accuracy
 from prunescope.metrics.statistics import equivalence
 from prunescope.metrics.unit_scores import row_means
 
 NETWORKS = ("as it came", *FURTHER, "random")
 #: Whose scores stand in the tables of layers and units.
 FIRST, SECOND = "groups", "lpips"
-MIXED = 5  # orders of the images for what is by chance, by the two first judges
+MIXED = 40  # orders of the images for what is by chance
 MARGIN = 0.01
 Piece = Mapping[str, Array]
 Eyes, Scales = Mapping[str, Array], Mapping[str, float]
 IMAGES = 500
+
+
+def read(work: Path, network: str) -> dict[str, Array]:
+    """Both pieces of a network."""
+    pixels = np.load(piece_file(work, "pixels", network))
+    return dict(np.load(piece_file(work, "images", network))) | {f"pixels.{name}": pixels[name] for name in pixels}
 
 
 def widths(piece: Piece) -> dict[str, int]:
@@ -49,11 +55,26 @@ def tasks(piece: Piece, n: int, draw: int = 0) -> UnitTasks:
     return UnitTasks(widths(piece), drawn, piece[f"mis{n}.constant"], piece[f"mis{n}.tied"], IMAGES)
 
 
-def by_chance(units: UnitTasks, vectors: Array) -> Array:
+def judge(units: UnitTasks, alike: Array, alpha: float = 0.0) -> UnitScores:
+    """As `engine.mis.judged`, but by the similarity of all pairs of so few images (N, N): fifty times as fast."""
+    up, down = units.tasks.up, units.tasks.down
+    up_asked, down_asked = up[:, :, :1], down[:, :, :1]
+    up_shown, down_shown = up[:, :, 1:], down[:, :, 1:]
+    sums = (alike[up_asked, up_shown] - alike[up_asked, down_shown]).sum(2)
+    sums -= (alike[down_asked, up_shown] - alike[down_asked, down_shown]).sum(2)
+    margin = np.where(units.scored[:, None], sums / units.references, np.nan)
+    known = alpha or alpha_for_spread(margin[units.scored])
+    return UnitScores(units.layers, units.tasks, units.constant, units.tied, units.images, margin, known)
+
+
+def by_chance(units: UnitTasks, alike: Array) -> Array:
     """Share of right tasks, mean over layers, with images mixed up, (MIXED,)."""
-    generator = numpy_generator(0, "images mixed up")
-    scores = (judged(units, generator.permutation(vectors), 1.0) for _ in range(MIXED))
-    return np.array([item.mean(item.accuracy) for item in scores])
+    generator, found = numpy_generator(0, "images mixed up"), []
+    for _ in range(MIXED):
+        order = generator.permutation(len(alike))
+        scores = judge(units, alike[np.ix_(order, order)], 1.0)
+        found.append(scores.mean(scores.accuracy))
+    return np.array(found)
 
 
 def change(units: UnitTasks, before: Array, after: Array) -> dict[str, Any]:
@@ -77,13 +98,12 @@ def mis_rows(
 ) -> Iterator[dict[str, Any]]:
     """A row for every network, judge and number of tasks; another draw of tasks is a judge's noise floor."""
     for n in TASKS:
-        for name, vectors in eyes.items():
-            dense = judged(tasks(pieces["as it came"], n), vectors, alphas[name])
-            again = judged(tasks(pieces["as it came"], n, 1), vectors, alphas[name])
+        for name, alike in eyes.items():
+            dense = judge(tasks(pieces["as it came"], n), alike, alphas[name])
+            again = judge(tasks(pieces["as it came"], n, 1), alike, alphas[name])
             for network, part in pieces.items():
-                found = judged(tasks(part, n), vectors, alphas[name])
-                chance = by_chance(found, vectors) if name in (FIRST, SECOND) else np.array([np.nan])
-                yield _mis_row(network, n, name, found, chance, dense)
+                found = judge(tasks(part, n), alike, alphas[name])
+                yield _mis_row(network, n, name, found, by_chance(found, alike), dense)
             yield _mis_row("as it came, other draw of tasks", n, name, again, np.array([np.nan]), dense)
 
 
@@ -104,7 +124,7 @@ def agreement(
     itself: even tasks beside odd ones."""
     for network in ("as it came", "random"):
         units = tasks(pieces[network], max(TASKS))
-        scores = {name: judged(units, vectors, alphas[name]) for name, vectors in eyes.items()}
+        scores = {name: judge(units, alike, alphas[name]) for name, alike in eyes.items()}
         pairs = [(name, name) for name in eyes] + list(combinations(eyes, 2))
         for a, b in pairs:
             x, y = scores[a].mis, scores[b].mis
@@ -164,7 +184,7 @@ def unit_frame(piece: Piece, eyes: Eyes, alphas: Scales) -> pd.DataFrame:
     """A row for every unit."""
     found, columns = dissected(piece), {}
     for name in (FIRST, SECOND, "colour"):
-        scores = judged(tasks(piece, max(TASKS)), eyes[name], alphas[name])
+        scores = judge(tasks(piece, max(TASKS)), eyes[name], alphas[name])
         columns[f"accuracy {name}"], columns[f"mis {name}"] = scores.accuracy, scores.mis
     channel = np.concatenate([np.arange(width) for width in found.layers.values()])
     names = np.array([*found.names, ""])
@@ -200,11 +220,12 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    eyes = dict(np.load(given.work / "judges.npz"))
-    del eyes["groups of images"]
-    pieces = {name: dict(np.load(piece_file(given.work, name))) for name in NETWORKS}
+    vectors = dict(np.load(given.work / "judges.npz"))
+    del vectors["groups of images"]
+    eyes = {name: found @ found.T for name, found in vectors.items()}
+    pieces = {name: read(given.work, name) for name in NETWORKS}
     first = tasks(pieces["as it came"], max(TASKS))
-    alphas = {name: judged(first, vectors).alpha for name, vectors in eyes.items()}
+    alphas = {name: judge(first, alike).alpha for name, alike in eyes.items()}
     frames = {name: unit_frame(part, eyes, alphas) for name, part in pieces.items()}
     layers = [layer_frame(frames[name], part).assign(network=name) for name, part in pieces.items()]
     facts = json.loads((given.work / "judges.json").read_text(encoding="utf-8"))
@@ -217,7 +238,7 @@ def main() -> None:
     for name, found in tables.items():
         digits = 3 if name == "units" else 4
         found.round(digits).to_csv(given.out / f"{name}.csv", index=False, lineterminator="\n")
-    print({name: round(float(part["seconds"])) for name, part in pieces.items()})
+    print({name: [round(float(part[key])) for key in ("seconds", "pixels.seconds")] for name, part in pieces.items()})
 
 
 if __name__ == "__main__":

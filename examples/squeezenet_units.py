@@ -2,9 +2,8 @@
 
     python examples/squeezenet_units.py --weights FILE --images FOLDER --classes FILE.csv --work FOLDER
 
-Files and images as for `examples/squeezenet.py`. Every network is a piece; each is saved when it is done, and a run
-that was ended goes on with what is missing. A piece holds positions of images and numbers, no image. Two forward passes
-a network: one feeds all three measures, and dissection takes a second one, for all maps would not fit into memory.
+Files and images as for `examples/squeezenet.py`. Every network is two pieces, each saved when it is done; a run that
+was ended goes on with what is missing. A piece holds positions of images and numbers, no image.
 """
 
 from __future__ import annotations
@@ -99,20 +98,13 @@ def selectivities(answers: Answers, split: ps.Split, groups: Tensor, idle: Array
     return found
 
 
-def measured(network: nn.Module, split: ps.Split, labelled: ps.Split, groups: Tensor) -> dict[str, Array]:
-    """Everything of a network that does not depend on who judges.
-
-    Args:
-        split: what runs through the network.
-        labelled: the same images, smaller, with labels of pixels.
-    """
+def looked_at(network: nn.Module, split: ps.Split, groups: Tensor) -> dict[str, Array]:
+    """Tasks of every unit, which do not depend on who judges, and selectivities: one pass."""
     places = unit_layers(network, kinds=("conv",))
     pooled = [f"{name}:mean" for name in places]
     extremes = {n: ExtremesGatherer(pooled, n * (REFERENCES + 1), "mean", "test", 0) for n in TASKS}
     answers = Answers(list(places), len(split))
-    dissection = DissectionGatherer(network, labelled, unit_places(network, split), DISSECTION)
-    dissection.split = split  # runs through the network; maps are compared with the labels at their own size
-    sweep(network, {"test": split}, [*extremes.values(), answers, dissection], batch_size=BATCH)
+    sweep(network, {"test": split}, [*extremes.values(), answers], batch_size=BATCH)
     found: dict[str, Array] = {}
     for n, gatherer in extremes.items():
         for draw in DRAWS:
@@ -121,17 +113,28 @@ def measured(network: nn.Module, split: ps.Split, labelled: ps.Split, groups: Te
             found |= {f"mis{n}.down{draw}": units.tasks.down.astype(np.int16)}
         found |= {f"mis{n}.constant": units.constant, f"mis{n}.tied": units.tied}
     layers = units.layers
-    found["pruned"] = dead_units(network, {name: np.arange(width) for name, width in layers.items()})
-    found |= selectivities(answers, split, groups, found["pruned"])
-    seen = dissection.found
-    assert dict(seen.layers) == dict(layers)
-    found |= {f"pixels.{name}": getattr(seen, name) for name in ("iou", "chance", "dead", "tied", "cutoffs", "area")}
-    return found | {"layer": np.repeat(list(layers), list(layers.values()))}
+    idle = dead_units(network, {name: np.arange(width) for name, width in layers.items()})
+    return (
+        found | selectivities(answers, split, groups, idle) | {"layer": np.repeat(list(layers), list(layers.values()))}
+    )
 
 
-def piece_file(work: Path, network: str) -> Path:
+def dissected(network: nn.Module, split: ps.Split, labelled: ps.Split) -> dict[str, Array]:
+    """Overlaps of every unit with concepts: two passes, for all maps would not fit into memory.
+
+    Args:
+        split: what runs through the network.
+        labelled: the same images, smaller, with labels of pixels; maps are compared with them at their size.
+    """
+    gatherer = DissectionGatherer(network, labelled, unit_places(network, split), DISSECTION)
+    gatherer.split = split
+    sweep(network, {"test": split}, [gatherer], batch_size=BATCH)
+    return {name: getattr(gatherer.found, name) for name in ("iou", "chance", "dead", "tied", "cutoffs", "area")}
+
+
+def piece_file(work: Path, step: str, network: str) -> Path:
     """Where a network's numbers are."""
-    return work / f"units_{network.strip(' %').replace(' ', '_')}.npz"
+    return work / f"{step}_{network.strip(' %').replace(' ', '_')}.npz"
 
 
 def save(path: Path, arrays: dict[str, Array]) -> None:
@@ -161,15 +164,22 @@ def main() -> None:
         (given.work / "judges.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         save(given.work / "judges.npz", found | {"groups of images": groups.numpy()})
         print(facts, flush=True)
-    labelled = None
-    for name, make in networks(given.weights).items():
-        path = piece_file(given.work, name)
-        if (given.only is None or name in given.only) and not path.exists():
-            labelled = labelled or half_size(split)
-            started = time.process_time()
-            arrays = measured(make(), split, labelled, groups)
-            save(path, arrays | {"seconds": np.array(time.process_time() - started)})
-            print(f"{name}: {time.process_time() - started:.0f} s of a core", flush=True)
+    labelled: list[ps.Split] = []
+
+    def pixels(network: nn.Module) -> dict[str, Array]:
+        labelled[:] = labelled or [half_size(split)]
+        return dissected(network, split, labelled[0])
+
+    steps = {"images": lambda network: looked_at(network, split, groups), "pixels": pixels}
+    for step, measure in steps.items():
+        for name, make in networks(given.weights).items():
+            path = piece_file(given.work, step, name)
+            if (given.only is None or name in given.only) and not path.exists():
+                started = time.process_time()
+                found = measure(make())
+                seconds = time.process_time() - started
+                save(path, found | {"seconds": np.array(seconds)})
+                print(f"{step}, {name}: {seconds:.0f} s of a core", flush=True)
 
 
 if __name__ == "__main__":
