@@ -140,7 +140,8 @@ def agreement(
 
 def _rank(x: Array, y: Array) -> float:
     both = np.isfinite(x) & np.isfinite(y)
-    return float(stats.spearmanr(x[both], y[both]).statistic) if both.sum() > 2 else float("nan")
+    varies = both.sum() > 2 and np.ptp(x[both]) > 0 and np.ptp(y[both]) > 0
+    return float(stats.spearmanr(x[both], y[both]).statistic) if varies else float("nan")
 
 
 def dissected(piece: Piece) -> Dissection:
