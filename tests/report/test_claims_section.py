@@ -47,7 +47,7 @@ def test_what_the_rate_does_is_told_in_three_ways(tmp_path: Path) -> None:
     assert "Mixed model with method and seed as groups, per unit of rate, accuracy held −0.0" in told
     assert "All 2 methods pooled, which takes differences between them for an effect: r " in told
     titles = [item.title for item in claim_view(found).tables]
-    assert "Rank correlation of heat maps (gradcam, both right)" in titles
+    assert "Rank correlation of heat maps (gradcam, predicted class, both right)" in titles
     assert MAPS not in titles
 
 
@@ -61,9 +61,12 @@ def test_too_few_seeds_are_told(tmp_path: Path) -> None:
 
 
 def test_equal_titles_are_told_apart(tmp_path: Path) -> None:
-    found = results_of(tmp_path, claims={"margins": {"performance.top1": 0.01, "gradcam.accuracy": 0.01}})
-    found.runs["gradcam.accuracy"] = 0.5
-    assert {item.title for item in claim_view(found).tables} == {"Accuracy (performance)", "Accuracy (gradcam)"}
+    margins = {"gradcam.blank.true": 0.01, "attribution.blank.true": 0.01}
+    found = results_of(tmp_path, probes=["performance", "gradcam", "attribution"], claims={"margins": margins})
+    for column in margins:
+        found.runs[column] = 0.5
+    titles = {item.title for item in claim_view(found).tables}
+    assert titles == {"Blank heat maps, true class (gradcam)", "Blank heat maps, true class (attribution)"}
 
 
 def test_nothing_claimed_is_no_section(tmp_path: Path) -> None:
