@@ -131,10 +131,11 @@ def test_a_diverged_training_stops_only_what_needs_it(tmp_path: Path) -> None:
 
 def test_a_probe_that_cannot_measure_does_not_take_the_others_with_it(tmp_path: Path) -> None:
     root = tmp_path / "study"
+    # A layer that is there but gives no maps: seen only when it runs.
     probes = ["performance", {"name": "gradcam", "as": "wrong", "layer": "head"}, "gradcam"]
     made = plan(root, probes=probes)
     outcome = execute(made, root)
-    assert {made.cells[folder].params["probe"].get("layer") for folder in outcome.failed} == {"head"}  # gives no maps, which is seen when it runs
+    assert {made.cells[folder].params["probe"].get("layer") for folder in outcome.failed} == {"head"}
     done = [cell for cell in made.cells.values() if cell.kind == "probe" and Store(root).has(cell)]
     assert {cell.params["probe"]["name"] for cell in done} == {"performance", "gradcam"}
 
