@@ -122,7 +122,7 @@ def _relation(claim: pd.Series[Any], row: pd.Series[Any]) -> str:
         text += f"; per unit of accuracy {_effect(row, 'accuracy')}." if pd.notna(row["accuracy"]) else "."
         text += " Its groups have fixed intercepts." if row["model"] == "fixed" else ""
     if row["note"] and row["model"] != "random":
-        text += f" {row['note']}"
+        text += f" {sentence_case(row['note'])}"
     if math.isfinite(row["pooled_r"]) and row["methods"] > 1:
         text += (
             f" All {row['methods']} methods pooled, which takes differences between them for an effect: r "
