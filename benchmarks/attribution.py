@@ -4,9 +4,10 @@ python benchmarks/attribution.py [--model resnet20] [--images 32] [--size 32] [-
 
 Everybody gets the same network, images and classes. Ours are the library's doors (`ps.attributions`, the curves of
 `ps.faithfulness`), which guard the network; of the peers only the call itself is timed, without setting up. Where a
-peer gives the same numbers, the largest difference is printed. pytorch-grad-cam has no deletion or insertion curves:
-there the peer is the authors' loop, an image at a time with all its steps in one batch. Contenders take turns; medians
-are compared.
+peer gives the same numbers, the largest difference is printed. pytorch-grad-cam has no deletion or insertion curves,
+but removes the most or least relevant pixels at one percentile: curves are made of that, step by step, with the
+data's mean in place of its imputation. The authors' loop, an image at a time with all its steps in one batch, stands
+beside it. Contenders take turns; medians are compared.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Contenders:
         self.captum, self.cam = importlib.import_module("captum.attr"), importlib.import_module("pytorch_grad_cam")
         self.targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
         self.road = importlib.import_module("pytorch_grad_cam.metrics.road")
+        self.removal = importlib.import_module("pytorch_grad_cam.metrics.perturbation_confidence")
 
     def ours(self, method: str, **options: object) -> Tensor:
         spec = {"name": method, **options}
@@ -78,6 +80,21 @@ class Contenders:
         wanted = [self.targets.ClassifierOutputSoftmaxTarget(int(k)) for k in self.target]
         metric = self.road.ROADCombined([round(100 * (1 - share)) for share in SHARES])
         return np.asarray(metric(self.x, maps.numpy(), wanted, self.model))
+
+    def removals(self, maps: Tensor, steps: int) -> np.ndarray:
+        """Deletion and insertion (images, 2) from pytorch-grad-cam's removal of pixels by percentile."""
+        wanted = [self.targets.ClassifierOutputSoftmaxTarget(int(k)) for k in self.target]
+        kinds, areas = (self.removal.RemoveMostRelevantFirst, self.removal.RemoveLeastRelevantFirst), []
+        for kind in kinds:
+            scores = []
+            for gone in (100 * step / steps for step in range(steps + 1)):
+                # Below percentile 0 there is nothing: at either end the picture is whole, or empty.
+                keep = {0: torch.ones_like, 100: torch.zeros_like}.get(gone)
+                take = (lambda x, _mask, keep=keep: x * keep(x)) if keep else kind(100 - gone, lambda x, mask: x * mask)
+                metric = self.removal.PerturbationConfidenceMetric(take)
+                scores.append(metric(self.x, maps.numpy(), wanted, self.model, return_diff=False))
+            areas.append(np.mean([(a + b) / 2 for a, b in zip(scores[1:], scores[:-1], strict=True)], axis=0))
+        return np.stack(areas, axis=1)
 
     @torch.no_grad()
     def loops(self, maps: Tensor, steps: int) -> np.ndarray:
@@ -189,6 +206,9 @@ def faithfulness(run: Contenders, repeats: int) -> None:
     gap = float(np.abs(ours - run.loops(maps, 16)).max())
     made = {"ours": lambda: run.one_protocol(maps, curves), "a loop over images": lambda: run.loops(maps, 16)}
     tell("deletion and insertion", count, timed(made, repeats), f"areas differ by {gap:.0e}")
+    gap = float(np.abs(ours - run.removals(maps, 16)).max())
+    made = {"ours": lambda: run.one_protocol(maps, curves), "pytorch-grad-cam": lambda: run.removals(maps, 16)}
+    tell("the same", count, timed(made, repeats), f"areas differ by {gap:.0e}")
     road = Protocol(steps=1, shares=SHARES)
     made = {"ours": lambda: run.one_protocol(maps, road), "pytorch-grad-cam": lambda: run.roads(maps)}
     gap = float(np.abs(run.one_protocol(maps, road)["road"].numpy() - run.roads(maps)).max())
