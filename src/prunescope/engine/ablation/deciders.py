@@ -20,7 +20,9 @@ from prunescope.engine.ablation.tail import widen_tail
 #: Differences between logits that may be rounding, as a share of the largest logit of the whole network.
 ROUNDING = 1e-4
 #: Worlds a layer on which the error of low precision is measured, and by how much its largest is exceeded.
-SAMPLE, SAFETY = 256, 2.0
+SAMPLE, SAFETY = 256, 1.5
+#: Logits next to the largest: their errors are measured apart; those of all are larger where classes are many.
+CONTENDERS = 5
 
 
 def gap(logits: Tensor) -> Tensor:
@@ -29,10 +31,19 @@ def gap(logits: Tensor) -> Tensor:
     return best[:, 0] - best[:, 1]
 
 
-def error_of_gaps(exact: Tensor, other: Tensor) -> float:
-    """The most by which the gap between the largest of the other logits and any logit is wrong."""
+def errors_of_gaps(exact: Tensor, other: Tensor) -> Tensor:
+    """How wrong, at most, the gap is between the largest of the other logits and (its contenders, any logit)."""
+    best = other.topk(min(CONTENDERS + 1, other.shape[1]), dim=1).indices
     difference = exact - other
-    return float((difference - difference.gather(1, other.argmax(1, keepdim=True))).abs().amax())
+    wrong = (difference - difference.gather(1, best[:, :1])).abs()
+    return torch.stack([wrong.gather(1, best).amax(), wrong.amax()])
+
+
+def doubtful(logits: Tensor, tolerance: Tensor) -> Tensor:
+    """Worlds (n,) in which errors up to the tolerance (of contenders, of any logit) could change the largest logit."""
+    best = logits.topk(min(CONTENDERS + 2, logits.shape[1]), dim=1).values
+    found = best[:, 0] - best[:, 1] <= tolerance[0]
+    return found | (best[:, 0] - best[:, -1] <= tolerance[1]) if best.shape[1] == CONTENDERS + 2 else found
 
 
 class Exact:
@@ -95,8 +106,8 @@ class Exact:
     def audible(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor | None:
         """Which worlds are to be run, as indices: where the channel is not zero anyway; None: all."""
         assert self.chunk is not None
-        doubtful = gap(self.chunk.logits) <= ROUNDING * self.chunk.logits.abs().amax()
-        return audible(self.stage, self.chunk, layer, channel, image, doubtful)
+        tied = gap(self.chunk.logits) <= ROUNDING * self.chunk.logits.abs().amax()
+        return audible(self.stage, self.chunk, layer, channel, image, tied)
 
     def _run(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
         assert self.chunk is not None
@@ -143,12 +154,13 @@ class LowPrecision:
     """bfloat16 replays; float32 ones where the two largest logits are nearer than the error that was measured.
 
     Of a logit only its change is taken in low precision, which is more exact: the whole network's own errors drop out.
-    The error of a gap is measured on worlds of the first images, for each layer; `SAFETY` times the largest is the
-    tolerance. Every world that is decided again is a further measurement, and may raise it.
+    The error of a gap is measured on worlds of the first images, for each layer: of gaps to the next largest logits,
+    and of gaps to any. `SAFETY` times the largest is the tolerance. Every world that is decided again is a further
+    measurement, and may raise it.
 
     Attributes:
         screened: how many worlds were decided again.
-        tolerance: {layer: gap that is trusted}.
+        tolerance: {layer: (2,) gaps to contenders, and to any other logit, that are trusted}.
         surprises: how many of those decided again were wrong by more than the tolerance.
     """
 
@@ -157,7 +169,7 @@ class LowPrecision:
         widen_tail(traced)
         self.exact, self.stage = exact, Stage(traced)
         self.screened = self.surprises = 0
-        self.tolerance: dict[str, float] = {}
+        self.tolerance: dict[str, Tensor] = {}
 
     def begin(self, gone: Mapping[str, Tensor]) -> None:
         """Start counting and measuring anew, without these channels."""
@@ -197,14 +209,14 @@ class LowPrecision:
             except Unfollowed:
                 return self.exact.decide(layer, channel, image)
         logits = self._low(layer, channel, image)
-        near = (gap(logits) <= self.tolerance[layer]).nonzero().squeeze(1)
+        near = doubtful(logits, self.tolerance[layer]).nonzero().squeeze(1)
         if len(near):
             self.screened += len(near)
             channel, image = named(channel, image, len(self.chunk))
             again = self.exact.decide(layer, channel[near], image[near])
-            error = error_of_gaps(again, logits[near])
-            self.surprises += int(error > self.tolerance[layer])
-            self.tolerance[layer] = max(self.tolerance[layer], SAFETY * error)
+            error = errors_of_gaps(again, logits[near])
+            self.surprises += int((error > self.tolerance[layer]).any())
+            self.tolerance[layer] = torch.maximum(self.tolerance[layer], SAFETY * error)
             logits[near] = again
         return logits
 
@@ -223,4 +235,4 @@ class LowPrecision:
         chosen = run[order[:SAMPLE]].sort().values
         channel, image = chosen // images, chosen % images
         exact = replayed(self.exact.stage, self.exact.chunk, layer, channel, image)
-        self.tolerance[layer] = SAFETY * error_of_gaps(exact, self._low(layer, channel, image))
+        self.tolerance[layer] = SAFETY * errors_of_gaps(exact, self._low(layer, channel, image))
