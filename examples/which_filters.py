@@ -102,6 +102,18 @@ class Study:
                 return arrays_of(found.trails[0])
 
             self.piece(f"trail.{where}.{method}", trail)
+        self.piece(f"choosing.{where}", lambda: self.choosing(model, layer, where))
+
+    def choosing(self, model: nn.Module, layer: str, where: str) -> dict[str, np.ndarray]:
+        """Accuracy (methods, counts) on the images that choose, along each order: what it flatters."""
+        ablator, rows = Ablator(model, self.choose), []
+        counts = [ablator.channels[layer] * k // 4 for k in range(4)]
+        for method in self.given.methods:
+            with np.load(self.runs / f"trail.{where}.{method}.npz") as trail:
+                order = trail["order"].tolist()
+            said = predictions(ablator, self.choose, [{layer: order[:count]} if count else {} for count in counts])
+            rows.append((said == self.choose.labels).double().mean(1).numpy())
+        return {"methods": np.array(self.given.methods), "removed": np.array(counts), "accuracy": np.array(rows)}
 
     def tune(self) -> FineTune:
         """The same images in the same order for all."""

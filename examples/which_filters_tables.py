@@ -6,8 +6,9 @@
 the pruned ones are. `orders.csv`, `curves.csv`, `enrichment.csv`: as `Comparison` gives them. `differences.csv`:
 greedy CAR less each rival, image by image. `colour.csv`: rank correlation of the place in an order with the colour
 index. `redundancy.csv`: whether what goes in the first half of an order has a like among the filters that are left.
-`classes.csv`, `agreement.csv`: the class of a filter's best patches beside the classes that it is needed for. Rows of
-layers and networks of which there are no pieces stay as they are in FOLDER.
+`choosing.csv`: accuracy on the images that choose beside that on those that report. `classes.csv`, `agreement.csv`:
+the class of a filter's best patches beside the classes that it is needed for. Rows of layers and networks of which
+there are no pieces stay as they are in FOLDER.
 """
 
 from __future__ import annotations
@@ -74,6 +75,18 @@ def differences(found: Comparison) -> Iterator[dict[str, Any]]:
                 "layer": trail.layer, "seed": trail.seed, "fine_tuned": int(tuned), "removed": count,
                 "method": method, "accuracy": b.mean(), "car_greedy": a.mean(), "difference": a.mean() - b.mean(),
                 "low": -high[0], "high": -low[0], "p": mcnemar(*turned)[0], "images": len(a),
+            }  # fmt: skip
+
+
+def choosing(found: Comparison, table: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Accuracy along each order on the images that choose, beside that on those that report."""
+    for trail in found.trails:
+        for removed, accuracy in zip(
+            table["removed"], table["accuracy"][table["methods"] == trail.method][0], strict=True
+        ):
+            yield {
+                "layer": trail.layer, "seed": trail.seed, "removed": removed, "method": trail.method,
+                "choosing": accuracy, "reporting": trail.rightly(int(removed)).mean(),
             }  # fmt: skip
 
 
@@ -167,6 +180,8 @@ def main() -> None:
         if "sees" in parts:
             kinds = {f"features.conv{number}": np.nan_to_num(parts["sees"]["colour"]) >= COLOUR_SELECTIVE}
             here |= {"enrichment": found.enrichment(kinds), "colour": pd.DataFrame(colour(found, parts["sees"]))}
+        if "choosing" in parts:
+            here["choosing"] = pd.DataFrame(choosing(found, parts["choosing"]))
         if "alike" in parts:
             here["redundancy"] = pd.DataFrame(redundancy(found, parts["alike"][f"features.relu{number}"]))
         if "sees" in parts and "classes" in parts:
