@@ -9,7 +9,8 @@ the same wherever it lies, so in every repeat the loop is timed on a sample of f
 50 images and a few layers. Ours runs everything. Ratios are of medians over the repeats. `limit` is what plain replays
 save in arithmetic: multiplications of all full forward passes over those of the replays. Random weights without
 `--weights`: then little is sure by first derivatives, and `screen` says little. `--every K` takes one filter in K of
-each layer, for all alike. Images are random without `--data`.
+each layer, for all alike; bf16 still calibrates on all of a layer, so that it gains little then. Images are random
+without `--data`.
 
 All times are of one process with the allocator told to keep memory (`engine.allocator`), peers included.
 """
