@@ -42,8 +42,10 @@ def errors_of_gaps(exact: Tensor, other: Tensor) -> Tensor:
 def doubtful(logits: Tensor, tolerance: Tensor) -> Tensor:
     """Worlds (n,) in which errors up to the tolerance (of contenders, of any logit) could change the largest logit."""
     best = logits.topk(min(CONTENDERS + 2, logits.shape[1]), dim=1).values
-    found = best[:, 0] - best[:, 1] <= tolerance[0]
-    return found | (best[:, 0] - best[:, -1] <= tolerance[1]) if best.shape[1] == CONTENDERS + 2 else found
+    near = best[:, 0] - best[:, 1] <= tolerance[0]
+    if best.shape[1] < CONTENDERS + 2:  # all are contenders
+        return near
+    return near | (best[:, 0] - best[:, -1] <= tolerance[1])
 
 
 class Exact:
