@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from squeezenet_unit_labels import GROUPS
+from squeezenet_unit_labels import GROUPS, shrunk
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 import prunescope as ps
 from prunescope.core.compat import torchvision_module
@@ -27,7 +26,7 @@ NEAREST = 5
 
 def judges(split: ps.Split, groups: Tensor) -> dict[str, Array]:
     """{name: vectors (N, d)}, whose dot product is the similarity."""
-    small = replace(split, images=_small(split.images), segments=None)
+    small = replace(split, images=shrunk(split, SIDE), segments=None)
     coarse = replace(small, labels=groups, classes=tuple(GROUPS))
     return {
         "groups": embed(Encoder(), coarse), "groups, second": embed(Encoder(kernel=5, seed=1), coarse),
@@ -69,7 +68,7 @@ def neighbours(vectors: Array, groups: Array) -> float:
 
 def held_out(split: ps.Split, groups: Tensor, encoder: Encoder) -> float:
     """Balanced accuracy, over groups, of such an encoder trained on every second image, on the others."""
-    coarse = replace(split, images=_small(split.images), labels=groups, classes=tuple(GROUPS), segments=None)
+    coarse = replace(split, images=shrunk(split, SIDE), labels=groups, classes=tuple(GROUPS), segments=None)
     train, held = (coarse.subset(torch.arange(start, len(split), 2)) for start in (0, 1))
     with seeded(derive(encoder.seed, "eye", encoder.kernel)):
         network = Eye(len(GROUPS), 3, encoder.width, encoder.kernel)
@@ -81,11 +80,3 @@ def held_out(split: ps.Split, groups: Tensor, encoder: Encoder) -> float:
     with torch.inference_mode():
         right = torch.cat([network.eval()(x).argmax(1) == y for _, x, y in held.batches(50)])
     return float(torch.stack([right[held.labels == group].float().mean() for group in held.labels.unique()]).mean())
-
-
-def _small(images: Tensor) -> Tensor:
-    parts = [
-        interpolate(part.float(), (SIDE, SIDE), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-        for part in images.split(50)
-    ]
-    return torch.cat(parts)

@@ -47,13 +47,18 @@ def grouped(split: ps.Split) -> Tensor:
     return torch.tensor(found)
 
 
-def half_size(split: ps.Split) -> ps.Split:
-    """The images at half size, with labels of their pixels: no map of the network is finer."""
-    small = [
-        interpolate(part.float(), (HALF, HALF), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+def shrunk(split: ps.Split, side: int) -> Tensor:
+    """The images as uint8 (N, 3, side, side)."""
+    parts = [
+        interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
         for part in split.images[:].split(50)
     ]
-    images = torch.cat(small)
+    return torch.cat(parts)
+
+
+def half_size(split: ps.Split) -> ps.Split:
+    """The images at half size, with labels of their pixels: no map of the network is finer."""
+    images = shrunk(split, HALF)
     return replace(split, images=images, segments=pixel_labels(images))
 
 
