@@ -10,7 +10,7 @@ the same wherever it lies, so in every repeat the loop is timed on a sample of f
 save in arithmetic: multiplications of all full forward passes over those of the replays. Random weights without
 `--weights`: then little is sure by first derivatives, and `screen` says little. `--every K` takes one filter in K of
 each layer, for all alike; bf16 still calibrates on all of a layer, so that it gains little then. Images are random
-without `--data`.
+without `--data`. How each repeat went is told on stderr.
 
 All times are of one process with the allocator told to keep memory (`engine.allocator`), peers included.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -169,11 +170,14 @@ def measure(name: str, model: nn.Module, split: Split, given: argparse.Namespace
         for effort in given.efforts:
             took = seconds(lambda e=effort: answers.update({e: Ablator(model, split, effort=EFFORTS[e]).run(chosen)}))
             spent.setdefault(effort, []).append(took)
+        seen = ", ".join(f"{key} {times[-1]:.1f} s" for key, times in spent.items())
+        print(f"{name}, repeat {repeat + 1} of {given.repeats}: {seen}", file=sys.stderr, flush=True)
     middle = {key: statistics.median(values) for key, values in spent.items()}
     print(
         f"\n{name}: {len(units)} filters, {len(x)} images, {given.repeats} repeats, {given.threads} threads", end="; "
     )
-    print(f"limit of arithmetic x {limit(ablator, x, chosen):.1f}")
+    most = limit(ablator, x, chosen)
+    print(f"limit of arithmetic x {most:.1f}")
     for key in ("default", "best", "captum"):
         how = " (batches of {}, channels last: {})".format(*loop.settings[key]) if key in loop.settings else ""
         if key in middle:
@@ -188,7 +192,10 @@ def measure(name: str, model: nn.Module, split: Split, given: argparse.Namespace
             f"  {effort:14} {told(spent[effort])}   {ratios}   {int((found.predicted != reference).sum())} differ,",
             end=" ",
         )
-        print(f"{found.redone} full passes, {found.screened / found.worlds:.1%} again", end=", ")
+        print(
+            f"{middle['best'] / ours / most:.0%} of the limit, {found.redone} full passes, {found.screened / found.worlds:.1%} again",
+            end=", ",
+        )
         print(f"{found.passed / found.worlds:.0%} left out, {found.wrong} of {found.audited} wrong", flush=True)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 
 import torch
 from car import EFFORTS, Loop, images, network, options, seconds, told
@@ -30,7 +31,7 @@ def remove_half(model: nn.Module, split: Split, layer: str, given: argparse.Name
     sample = [(layer, c) for c in range(min(given.sample, count))]
     spent: dict[str, list[float]] = {}
     orders = {}
-    for _ in range(given.repeats):
+    for repeat in range(given.repeats):
         each = seconds(lambda: loop.filters(sample, *loop.settings["best"])) / len(sample)
         spent.setdefault("loop", []).append(each * evaluations)
         for effort in given.efforts:
@@ -40,6 +41,8 @@ def remove_half(model: nn.Module, split: Split, layer: str, given: argparse.Name
                 orders[effort] = greedy(model, split, layers=[layer], until=until, effort=EFFORTS[effort]).order
 
             spent.setdefault(effort, []).append(seconds(run))
+        seen = ", ".join(f"{key} {times[-1]:.1f} s" for key, times in spent.items())
+        print(f"{layer}, repeat {repeat + 1} of {given.repeats}: {seen}", file=sys.stderr, flush=True)
     print(f"\ngreedy, half of the {count} filters of {layer}: {evaluations} evaluations of {len(x)} images")
     print(f"  loop           {told(spent['loop'])}")
     for effort in given.efforts:

@@ -161,9 +161,9 @@ def arrays_of(trail: Trail) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def main() -> None:
-    """Train, take apart, look."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def study_of(about: str | None) -> Study:
+    """What the command line asks for; one thread."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10: folders of images, or the python version")
     parser.add_argument("--runs", type=Path, required=True, help="folder of networks and pieces")
     parser.add_argument("--networks", nargs="+", default=["alexnet"], choices=NETWORKS)
@@ -177,7 +177,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.runs.mkdir(parents=True, exist_ok=True)
-    study = Study(given)
+    return Study(given)
+
+
+def main() -> None:
+    """Train, take apart, look."""
+    study = study_of(__doc__)
+    given = study.given
     for name in given.networks:
         for seed in given.seeds:
             study.control(name, seed)

@@ -6,7 +6,8 @@
 the pruned ones are. `orders.csv`, `curves.csv`, `enrichment.csv`: as `Comparison` gives them. `differences.csv`:
 greedy CAR less each rival, image by image. `colour.csv`: rank correlation of the place in an order with the colour
 index. `redundancy.csv`: whether what goes in the first half of an order has a like among the filters that are left.
-`choosing.csv`: accuracy on the images that choose beside that on those that report. `classes.csv`, `agreement.csv`:
+`choosing.csv`: accuracy on the images that choose beside that on those that report. `retrain.csv`: pieces of
+`which_filters_retrain.py`, with greedy CAR less each rival. `classes.csv`, `agreement.csv`:
 the class of a filter's best patches beside the classes that it is needed for. Rows of layers and networks of which
 there are no pieces stay as they are in FOLDER.
 """
@@ -69,12 +70,9 @@ def differences(found: Comparison) -> Iterator[dict[str, Any]]:
             if tuned and count not in trail.tuned:
                 continue
             a, b = ours.rightly(count, tuned=tuned), trail.rightly(count, tuned=tuned)
-            turned = np.array([(a & ~b).sum()]), np.array([(~a & b).sum()])
-            low, high = interval(turned[1], turned[0], len(a))
             yield {
                 "layer": trail.layer, "seed": trail.seed, "fine_tuned": int(tuned), "removed": count,
-                "method": method, "accuracy": b.mean(), "car_greedy": a.mean(), "difference": a.mean() - b.mean(),
-                "low": -high[0], "high": -low[0], "p": mcnemar(*turned)[0], "images": len(a),
+                "method": method, "accuracy": b.mean(), "car_greedy": a.mean(), **versus(a, b), "images": len(a),
             }  # fmt: skip
 
 
@@ -88,6 +86,24 @@ def choosing(found: Comparison, table: dict[str, Any]) -> Iterator[dict[str, Any
                 "layer": trail.layer, "seed": trail.seed, "removed": removed, "method": trail.method,
                 "choosing": accuracy, "reporting": trail.rightly(int(removed)).mean(),
             }  # fmt: skip
+
+
+def retrained(table: dict[str, Any], layer: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Accuracy along each order with retraining after every part, and greedy CAR less it, with paired intervals."""
+    rights = dict(zip(table["methods"].tolist(), table["right"], strict=True))
+    for method, right in rights.items():
+        for removed, a, b in zip(table["removed"], rights["car-greedy"], right, strict=True):
+            yield {
+                "layer": layer, "seed": seed, "removed": removed, "method": method, "accuracy": b.mean(),
+                **versus(a, b), "images": len(b),
+            }  # fmt: skip
+
+
+def versus(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Accuracy of `a` less that of `b`, bool (images,) both, with a score interval and McNemar's test."""
+    turned = np.array([(a & ~b).sum()]), np.array([(~a & b).sum()])
+    low, high = interval(turned[1], turned[0], len(a))
+    return {"difference": a.mean() - b.mean(), "low": -high[0], "high": -low[0], "p": mcnemar(*turned)[0]}
 
 
 def colour(found: Comparison, sees: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -182,6 +198,8 @@ def main() -> None:
             here |= {"enrichment": found.enrichment(kinds), "colour": pd.DataFrame(colour(found, parts["sees"]))}
         if "choosing" in parts:
             here["choosing"] = pd.DataFrame(choosing(found, parts["choosing"]))
+        if "retrain" in parts:
+            here["retrain"] = pd.DataFrame(retrained(parts["retrain"], f"features.conv{number}", seed))
         if "alike" in parts:
             here["redundancy"] = pd.DataFrame(redundancy(found, parts["alike"][f"features.relu{number}"]))
         if "sees" in parts and "classes" in parts:

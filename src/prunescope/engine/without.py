@@ -11,10 +11,11 @@ from torch import Tensor, fx
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
-from prunescope.engine.ablation.deciders import Exact
+from prunescope.engine.ablation.deciders import Exact, near_a_tie
 from prunescope.engine.ablation.hooked import Hooked
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.units import Units, units_of
+from prunescope.engine.sweep import require_finite
 
 #: Removals (layer, channel), first removed first.
 Order: TypeAlias = tuple[tuple[str, int], ...]
@@ -25,10 +26,11 @@ def predictions(ablator: Ablator, split: Split, sets: Sequence[Units]) -> Tensor
     """Class of every image without each of the sets of channels, int16 (sets, images).
 
     A channel that is gone is zero where it is read, as in `Ablator`. From one set to the next only what depends on the
-    layers in which they differ is computed again: neighbours should differ in few layers, and late ones.
+    layers in which they differ is computed again: neighbours should differ in few layers, and late ones. What is within
+    rounding of a tie is decided by a full forward pass.
 
     Raises:
-        PrunescopeError: an unknown layer or channel, images of another shape than the network was captured for, or an
+        PrunescopeError: logits that are not finite, an unknown layer or channel, images of another shape than the network was captured for, or an
             ablator with another removal than `zero`.
     """
     if ablator.effort.removal != "zero":
@@ -40,6 +42,7 @@ def predictions(ablator: Ablator, split: Split, sets: Sequence[Units]) -> Tensor
     found = torch.empty(len(tensors), len(split), dtype=torch.int16)
     for index, x, _ in split.batches(ablator.batch_size, ablator.device):
         for row, logits in enumerate(_one_by_one(ablator.exact, x, tensors)):
+            require_finite(logits, index, split)
             found[row, index] = logits.argmax(1).to("cpu", torch.int16)
     return found
 
@@ -51,10 +54,11 @@ def _one_by_one(by: Exact | Hooked, images: Tensor, sets: Sequence[Mapping[str, 
             by.begin(units)
             yield by.look_at(images).logits
     else:
-        yield from _replayed(by.stage, images, sets)
+        yield from _replayed(by, images, sets)
 
 
-def _replayed(stage: Stage, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -> Iterator[Tensor]:
+def _replayed(by: Exact, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -> Iterator[Tensor]:
+    stage = by.stage
     values: dict[fx.Node, Any] = {}
     before: Mapping[str, Tensor] = {}
     for units in sets:
@@ -64,7 +68,12 @@ def _replayed(stage: Stage, images: Tensor, sets: Sequence[Mapping[str, Tensor]]
         else:
             _run_again(stage, values, _layers_that_differ(before, units))
         before = units
-        yield stage.logits(values)
+        logits = stage.logits(values)
+        near = near_a_tie(logits, logits)
+        if len(near):
+            by.plain.close(units)
+            logits = logits.index_copy(0, near, by.plain.logits(by.plain.run(images[near])))
+        yield logits
 
 
 def _run_again(stage: Stage, values: dict[fx.Node, Any], layers: Sequence[str]) -> None:

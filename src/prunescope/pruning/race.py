@@ -197,23 +197,17 @@ def _look(ablator: Ablator, units: Sequence[tuple[str, int]], gone: Units) -> tu
     margin, right = torch.empty(len(split)), torch.empty(len(split), dtype=torch.bool)
     unread = torch.zeros(len(units), len(split), dtype=torch.bool)
     out = {layer: torch.as_tensor(list(channels), dtype=torch.int64) for layer, channels in gone.items()}
-    if isinstance(ablator.exact, Hooked):  # what readers get is not seen
-        ablator.exact.begin(out)
-        for index, x, y in split.batches(ablator.batch_size, ablator.device):
-            logits = ablator.exact.look_at(x).logits
-            margin[index], right[index] = gap(logits).cpu(), (logits.argmax(1) == y).cpu()
-        return margin.numpy(), right.numpy(), unread.numpy()
-    stage = ablator.exact.stage
-    stage.close(out)
-    layers = dict.fromkeys(layer for layer, _ in units)
+    exact = ablator.exact
+    exact.begin(out)
+    readings = {} if isinstance(exact, Hooked) else exact.stage.readings  # with hooks, what readers get is not seen
+    layers = dict.fromkeys(layer for layer, _ in units if layer in readings)
     rows = {layer: [i for i, (name, _) in enumerate(units) if name == layer] for layer in layers}
     for index, x, y in split.batches(ablator.batch_size, ablator.device):
-        values = stage.run(x)
-        logits = stage.logits(values).float()
-        margin[index], right[index] = gap(logits).cpu(), (logits.argmax(1) == y).cpu()
+        chunk = exact.look_at(x)
+        margin[index], right[index] = gap(chunk.logits).cpu(), (chunk.logits.argmax(1) == y).cpu()
         for layer, at in rows.items():
             channels = [units[i][1] for i in at]
-            blank = torch.stack([_blank(values[r.gate], r, channels) for r in stage.readings[layer]]).all(0)
+            blank = torch.stack([_blank(chunk.base[r.gate], r, channels) for r in readings[layer]]).all(0)
             unread[torch.tensor(at)[:, None], index] = blank.t().cpu()
     return margin.numpy(), right.numpy(), unread.numpy()
 

@@ -92,7 +92,7 @@ class Grouped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.b(F.hardswish(self.groups(self.a(F.relu6(self.one(x))))))
-        return self.head(self.norm(self.c(self.depth(x))).mean((2, 3)))
+        return self.head(self.c(self.norm(self.depth(x)).mean((2, 3))))
 
 
 class Flattened(nn.Module):
@@ -132,7 +132,7 @@ class FlatHead(nn.Module):
 
 
 class Mixing(nn.Module):
-    """What reads across channels without being a layer: local response norm, softmax, PReLU, instance norm."""
+    """Norms over channels and a PReLU, behind which channels are read; a softmax, which reads across channels."""
 
     units: ClassVar = {"one": 6, "two": 4, "three": 4}
 
@@ -143,8 +143,8 @@ class Mixing(nn.Module):
         self.a, self.b, self.c = Read({"one": 0}), Read({"two": 0}), Read({"three": 0})
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.two(self.lrn(self.a(F.relu(self.one(x)))))
-        x = self.three(self.prelu(self.b(x)))
+        x = self.two(self.a(self.lrn(F.relu(self.one(x)))))
+        x = self.three(self.b(self.prelu(x)))
         return self.head(F.softmax(self.c(x), dim=1).mean((2, 3))).log_softmax(-1)
 
 
@@ -366,6 +366,29 @@ class Scalars(nn.Module):
         return self.head((self.b(x) * self.c(F.relu6(x + 3.0) / 6.0)).mean((2, 3)))
 
 
+class NormedLast(nn.Module):
+    """A norm of groups before two readers; norms of layers behind channels that were moved to the end, and back."""
+
+    units: ClassVar = {"stem": 4, "depth": 4, "up": 6, "down": 4, "last": 5}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depth, self.last = conv(3, 4), conv(4, 4, groups=4), conv(4, 5)
+        self.groups, self.norm, self.other = nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.LayerNorm(5)
+        self.up, self.down, self.head = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(5, 3)
+        self.a, self.b, self.c = Read({"stem": 0}), Read({"depth": 0}, -1), Read({"up": 0}, -1)
+        self.d, self.e = Read({"down": 0}, -1), Read({"last": 0}, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(F.relu(self.groups(self.stem(x))))
+        y = self.b(self.norm(torch.permute(self.depth(x), (0, 2, 3, 1))))
+        y = self.d(self.down(self.c(F.gelu(self.up(y)))))
+        x = self.last(x + y.permute(0, 3, 1, 2)).permute([0, 2, 3, 1])
+        other = self.other
+        x = self.e(F.layer_norm(x, (5,), other.weight, other.bias, other.eps)).permute(0, 3, 1, 2)
+        return self.head(x.mean((2, 3)))
+
+
 class Frames(nn.Module):
     """Halves of images side by side on the axis of images: none of `NETS`, for what it does cannot be told by image."""
 
@@ -381,5 +404,5 @@ class Frames(nn.Module):
 
 NETS = (
     Plain, Residual, Dense, Grouped, Flattened, FlatHead, Mixing, Excited, ReadTwice, Tangled, Tokens, LastAxis,
-    MeansOfRows, Rows, Volume, Shared, InPlace, Views, Sums, Scalars,
+    MeansOfRows, Rows, Volume, Shared, InPlace, Views, Sums, Scalars, NormedLast,
 )  # fmt: skip

@@ -18,7 +18,9 @@ from prunescope.data.split import Split
 from prunescope.engine.ablation import chunk, deciders, gap_errors, linear_screen, silent
 from prunescope.engine.ablation.ablate import Ablator, ablate
 from prunescope.engine.ablation.answers import Ablation, Effort
+from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.untouched import fixed_rng
+from prunescope.engine.without import predictions
 from prunescope.models.zoo import build_model
 from random_nets import lively
 
@@ -160,14 +162,55 @@ def test_units_that_are_gone_are_gone_in_everything() -> None:
     assert torch.equal(found.predicted[2], found.dense)
 
 
-def test_ties_are_broken_as_in_a_full_pass_and_counted() -> None:
+def test_ties_are_broken_as_in_a_full_pass_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silent, "WORTHWHILE", 0.0)
     model, data = small(), split()
     with torch.no_grad():
         model[10].weight[1:] = model[10].weight[0]  # type: ignore[index]
         model[10].bias.zero_()  # type: ignore[union-attr]
-    found = ablate(model, data)
-    assert found.redone == found.worlds == 24 * 20
+    found, x = ablate(model, data), images_of(data)
+    with torch.no_grad():
+        read = [model[:end](x).contiguous() for end in (4, 6, 10)]  # type: ignore[index]
+    silent_worlds = sum(int(value.view(*value.shape[:2], -1).eq(0).all(2).sum()) for value in read)
+    assert found.redone == 20 + found.worlds - silent_worlds
     assert not found.predicted.any()
+    assert not found.dense.any()
+
+
+def tie(model: nn.Module, x: Tensor) -> None:
+    """Let the two largest logits of the first image be the same number."""
+    with torch.no_grad():
+        first, second = model(x[:1]).topk(2).indices[0].tolist()
+        model[10].weight[second] = model[10].weight[first]  # type: ignore[index]
+        model[10].bias.zero_()  # type: ignore[union-attr]
+
+
+def test_ties_of_the_whole_network_and_of_sets_are_those_of_a_full_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = small(), split()
+    x = images_of(data)
+    tie(model, x)
+    honest = Stage.run
+
+    def rounded_otherwise(self: Stage, images: Tensor, *more: Any) -> dict[Any, Any]:
+        """As folded norms could: later classes are larger by half of what counts as rounding."""
+        values = honest(self, images, *more)
+        if self is ablator.exact.stage:  # type: ignore[union-attr]
+            shift = torch.linspace(0, 5e-5, CLASSES) * values[self.output].abs().amax()
+            values[self.output] = values[self.output] + shift
+        return values
+
+    ablator = Ablator(model, data)
+    monkeypatch.setattr(Stage, "run", rounded_otherwise)
+    with torch.no_grad():
+        whole = model(x).argmax(1)
+        kept = model[:4](x)  # type: ignore[index]
+        kept[:, [1, 3]] = 0
+        without = model[4:](kept).argmax(1)  # type: ignore[index]
+    stage = ablator.exact.stage  # type: ignore[union-attr]
+    assert int(stage.logits(stage.run(x))[0].argmax()) != int(whole[0])
+    assert torch.equal(ablator.run(["4"]).dense.long(), whole)
+    assert torch.equal(predictions(ablator, data, [{}])[0].long(), whole)
+    assert torch.equal(predictions(ablator, data, [{"0": [1, 3]}])[0].long(), without)
 
 
 def same(one: Ablation, other: Ablation) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.seeds import torch_generator
 from prunescope.data.split import Normalisation, Split
-from prunescope.engine.ablation import replacing
+from prunescope.engine.ablation import deciders
 from prunescope.engine.ablation.ablate import Ablator, ablate
 from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.ablation.removal import Resample
@@ -111,9 +111,9 @@ def test_every_prediction_is_that_of_naive_hooks(net: Any, kind: Any, monkeypatc
     model, data = loud(net), split()
     x = images_of(data)
     found = ablate(model, data, effort=Effort(removal=kind), seed=SEED)
-    monkeypatch.setattr(replacing, "ROUNDING", 1e9)  # now every world is a tie
+    monkeypatch.setattr(deciders, "ROUNDING", 1e9)  # now every world is a tie
     in_full = ablate(model, data, effort=Effort(removal=kind), seed=SEED)
-    assert in_full.redone == in_full.worlds
+    assert in_full.redone == in_full.worlds + len(data)
     assert float(found.drop.abs().max()) > 1
     assert (found.predicted != found.dense).any()
     assert torch.equal(in_full.predicted, found.predicted)
@@ -137,9 +137,9 @@ def test_replays_equal_full_passes(kind: Any, net: Any, monkeypatch: pytest.Monk
     model, data = network(net), split(5)
     ablator = Ablator(model, data, effort=Effort(removal=kind), seed=SEED)
     found = ablator.run(list(net.units))
-    monkeypatch.setattr(replacing, "ROUNDING", 1e9)
+    monkeypatch.setattr(deciders, "ROUNDING", 1e9)
     in_full = ablator.run(list(net.units))
-    assert in_full.redone == in_full.worlds
+    assert in_full.redone == in_full.worlds + len(data)
     scale = max(1.0, float(in_full.drop.abs().max()))
     torch.testing.assert_close(found.drop, in_full.drop, atol=1e-4 * scale, rtol=1e-3)
 

@@ -48,7 +48,7 @@ class Ablator:
 
     A unit is a channel of a convolution or an output of a linear layer. Taken out, it is zero where it is read: after
     norm, activation and pooling, at the input of every convolution, linear layer or sum behind it, so that neither
-    biases nor norms leak (`Effort.removal` has other kinds). Each prediction is that of a full forward pass (with
+    biases nor norms, those over channels included, leak (`Effort.removal` has other kinds). Each prediction is that of a full forward pass (with
     `Effort.screen`: as far as calibrated). A network that torch.fx cannot follow is run in full, with hooks, for every
     unit, and channels that meet in a sum go together (`slow.HookedNetwork`): slow, so there is a `PrunescopeWarning`.
 
@@ -71,7 +71,7 @@ class Ablator:
         with untouched(model.to(device)):
             self.exact = exact_decider(model, split, self.effort, seed=seed, device=device)
             wanted = self.effort.precision == "bf16" and isinstance(self.exact, Exact)
-            low = LowPrecision(self.exact, model, split.shape) if wanted else None  # type: ignore[arg-type]
+            low = LowPrecision.of(self.exact, model, split.shape) if wanted else None  # type: ignore[arg-type]
         if not self.channels:
             raise PrunescopeError(f"{type(model).__name__} has no layer whose channels are read within it: no units")
         self.decider: Exact | Hooked | LowPrecision = low or self.exact
@@ -105,7 +105,7 @@ class Ablator:
             on_worlds: called with how many worlds are done, of how many.
 
         Raises:
-            PrunescopeError: an unknown layer or channel, or logits that are not finite.
+            PrunescopeError: an unknown layer or channel, or logits that are not finite, with or without a unit.
         """
         wanted, out = self._chosen(layers), self._chosen(gone or {})
         self.decider.begin(out)
@@ -178,6 +178,12 @@ class _Run:
         """The units of one layer, on the images of a chunk."""
         rows = self.rows[layer]
         said, after = self._layer(layer, self.layers[layer], chunk, y)
+        if not bool(after.isfinite().all()):
+            row, image = (~after.isfinite()).nonzero()[0].tolist()
+            raise PrunescopeError(
+                f"without channel {int(self.layers[layer][row])} of {layer} the logits are not finite, first for image "
+                f"{str(self.split.ids[int(index[image])])!r}"
+            )
         self.predicted[rows, index] = said
         fall = _log_probability(chunk.logits, y) - after
         self.drop[rows].index_add_(1, y, fall.double())

@@ -1,4 +1,4 @@
-"""Operations that treat every channel by itself: a unit is not read there, and its channel passes through."""
+"""Operations that treat every channel by itself, and norms: no unit is read there, its channel passes through."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ _FUNCTIONS = {
 _METHODS = {"relu", "sigmoid", "tanh", "contiguous", "clamp", "float"}
 _SCALAR = {operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.mul}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+#: They mix channels or places, but what comes out at a place is that channel, normed.
+_RENORMING = (
+    nn.LocalResponseNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.PReLU,
+    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
+)  # fmt: skip
+_RENORMING_FUNCTIONS = {
+    F.local_response_norm, F.group_norm, F.layer_norm, F.instance_norm, F.prelu, torch.group_norm, torch.layer_norm,
+    torch.instance_norm, torch.prelu, getattr(F, "rms_norm", F.layer_norm),
+}  # fmt: skip
 #: Over the places of maps with so many axes.
 _OVER_PLACES: dict[int, tuple[type[nn.Module], ...]] = {
     3: (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d),
@@ -61,6 +70,25 @@ def elementwise(node: fx.Node) -> bool:
 def is_norm(node: fx.Node) -> bool:
     """Whether a node is a batch norm: a scale and a shift of every channel."""
     return _has_one_value(node) and is_plain_call_of(node, NORMS)
+
+
+def renorms(node: fx.Node) -> bool:
+    """Whether a node is a norm, or a PReLU, of its first argument: a unit is gone when it is zero behind it. Zero before
+    it, the norm's shift would be left in its place, and what it does to its neighbours gone.
+    """
+    if not node.args or not isinstance(node.args[0], fx.Node) or node.args[0].meta["shape"] != node.meta["shape"]:
+        return False
+    return is_plain_call_of(node, _RENORMING) if node.op == "call_module" else node.target in _RENORMING_FUNCTIONS
+
+
+def puts_channels_last(node: fx.Node) -> bool:
+    """Whether a node only moves axis 1 to the end."""
+    if node.target not in (torch.permute, "permute") or not node.meta["shape"]:
+        return False
+    given = node.args[1:] or (node.kwargs.get("dims", ()),)
+    dims = given[0] if len(given) == 1 and isinstance(given[0], (list, tuple)) else given
+    axes = len(node.meta["shape"])
+    return [int(dim) % axes for dim in dims] == [0, *range(2, axes), 1]  # type: ignore[arg-type, union-attr]
 
 
 def is_relu(node: fx.Node) -> bool:

@@ -12,6 +12,7 @@ from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.core.seeds import torch_generator
 from prunescope.engine.ablation.capture import capture
 from prunescope.engine.ablation.chunk import Chunk
+from prunescope.engine.ablation.nodes import first_line
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.scene import Unfollowed
 from prunescope.engine.ablation.silent import audible
@@ -29,6 +30,11 @@ def gap(logits: Tensor) -> Tensor:
     """Distance (n,) between the two largest logits."""
     best = logits.topk(2, dim=1).values
     return best[:, 0] - best[:, 1]
+
+
+def near_a_tie(logits: Tensor, whole: Tensor) -> Tensor:
+    """Rows (n,) of logits whose largest may be another one but for rounding; `whole`: logits of the whole network."""
+    return (gap(logits) <= ROUNDING * whole.abs().amax()).nonzero().squeeze(1)
 
 
 def errors_of_gaps(exact: Tensor, other: Tensor) -> Tensor:
@@ -49,12 +55,13 @@ def doubtful(logits: Tensor, tolerance: Tensor) -> Tensor:
 
 
 class Exact:
-    """Float32 replays; what is within rounding of a tie is decided by a full forward pass of the unfolded network.
+    """Float32 replays; what is within rounding of a tie is decided by a full forward pass of the unfolded network, what
+    the whole network says included.
 
     A layer that cannot be replayed for many worlds at once is taken out by full forward passes, with a warning.
 
     Attributes:
-        redone: how many worlds were decided by a full pass.
+        redone: how many worlds, and images in the whole network, were decided by a full pass.
         slow: layers that cannot be replayed.
     """
 
@@ -81,8 +88,12 @@ class Exact:
     def look_at(self, images: Tensor) -> Chunk:
         """Go on to other images."""
         self.chunk = None  # before the next one: two would take twice the memory
-        self.chunk = Chunk.of(self.stage, images)
-        return self.chunk
+        self.chunk = chunk = Chunk.of(self.stage, images)
+        near = near_a_tie(chunk.logits, chunk.logits)
+        self.redone += len(near)
+        if len(near):
+            chunk.logits[near] = self.plain.logits(self.plain.run(chunk.images[near])).float()
+        return chunk
 
     def begin_layer(self) -> None:
         """Forget what worlds of another layer shared."""
@@ -108,8 +119,7 @@ class Exact:
     def audible(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor | None:
         """Which worlds are to be run, as indices: where the channel is not zero anyway; None: all."""
         assert self.chunk is not None
-        tied = gap(self.chunk.logits) <= ROUNDING * self.chunk.logits.abs().amax()
-        return audible(self.stage, self.chunk, layer, channel, image, tied)
+        return audible(self.stage, self.chunk, layer, channel, image)
 
     def _run(self, layer: str, channel: Tensor, image: Tensor | None) -> Tensor:
         assert self.chunk is not None
@@ -118,7 +128,7 @@ class Exact:
         except Unfollowed as reason:
             return self._slowly(layer, *named(channel, image, len(self.chunk)), reason)
         channel, image = named(channel, image, len(self.chunk))
-        near = (gap(logits) <= ROUNDING * self.chunk.logits.abs().amax()).nonzero().squeeze(1)
+        near = near_a_tie(logits, self.chunk.logits)
         self.redone += len(near)
         for at in near.split(64) if len(near) else ():
             logits[at] = self.plain.full(layer, channel[at], self.chunk.images[image[at]])
@@ -172,6 +182,19 @@ class LowPrecision:
         self.exact, self.stage = exact, Stage(traced)
         self.screened = self.surprises = 0
         self.tolerance: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(cls, exact: Exact, model: nn.Module, shape: tuple[int, ...]) -> LowPrecision | None:
+        """None, with a warning, where something in the network does not run in bfloat16 on its device."""
+        found = cls(exact, model, shape)
+        like = next(found.stage.traced.parameters())
+        try:
+            found.stage.run(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
+        except RuntimeError as reason:  # NotImplementedError is one
+            text = f"the network does not run in bfloat16, so float32 decides everything: {first_line(reason)}"
+            warnings.warn(text, PrunescopeWarning, stacklevel=3)
+            return None
+        return found
 
     def begin(self, gone: Mapping[str, Tensor]) -> None:
         """Start counting and measuring anew, without these channels."""

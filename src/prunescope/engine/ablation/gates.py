@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunescope.engine.ablation.channelwise import along_last, channelwise
+from prunescope.engine.ablation.channelwise import along_last, channelwise, puts_channels_last, renorms
 from prunescope.engine.ablation.nodes import is_call_of, parameter
 from prunescope.models.layers import CONVOLUTIONS
 
@@ -126,6 +126,10 @@ def _beyond(user: fx.Node, here: Reading) -> list[Reading]:
     """Where the channels lie behind an operation that does not read across them; [] of one that does."""
     if channelwise(user) and (here.axis == 1 or along_last(user)):
         return [replace(here, gate=user)]
+    if renorms(user) and user.args[0] is here.gate:
+        return [replace(here, gate=user)]
+    if here.axis == 1 and puts_channels_last(user) and any(renorms(after) for after in user.users):
+        return [replace(here, gate=user, axis=-1)]
     shape = here.gate.meta["shape"]
     if is_cat(user) and (here.axis == 1 or len(shape) == 2):
         return [replace(here, gate=user, offset=here.offset + at) for at in offsets(user, here.gate)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunescope.core.errors import PrunescopeError, PrunescopeWarning
 from prunescope.data.split import Split
 from prunescope.engine.ablation.chunk import Chunk
-from prunescope.engine.ablation.deciders import ROUNDING, Exact, gap, named
+from prunescope.engine.ablation.deciders import Exact, named, near_a_tie
 from prunescope.engine.ablation.means import channel_means
 from prunescope.engine.ablation.removal import Borrowed, Kind, Removal, Resample, Weights
 from prunescope.engine.ablation.replay import Stage
@@ -67,7 +67,7 @@ class Replacing(Exact):
             logits = self.chunk.logits[images]
             near = torch.arange(len(every), device=every.device)
         else:
-            near = (gap(logits) <= ROUNDING * self.chunk.logits.abs().amax()).nonzero().squeeze(1)
+            near = near_a_tie(logits, self.chunk.logits)
         self.redone += len(near)
         for at in near.split(64) if len(near) else ():
             logits[at] = self._full(layer, every[at], images[at]).float()

@@ -25,15 +25,14 @@ def silent(stage: Stage, chunk: Chunk, layer: str, channels: Tensor) -> Tensor:
 
 
 def audible(
-    stage: Stage, chunk: Chunk, layer: str, channel: Tensor, image: Tensor | None, doubtful: Tensor
+    stage: Stage, chunk: Chunk, layer: str, channel: Tensor, image: Tensor | None
 ) -> Tensor | None:  # fmt: skip
     """Which worlds have to be run, as indices; None: all, for too few are silent.
 
     Args:
         channel, image: as for `Exact.decide`.
-        doubtful: bool (images,): run in any case.
     """
     channels, back = (channel, None) if image is None else channel.unique_consecutive(return_inverse=True)
-    quiet = silent(stage, chunk, layer, channels) & ~doubtful.to(channels.device)
+    quiet = silent(stage, chunk, layer, channels)
     run = ~(quiet.flatten() if back is None else quiet[back, image])
     return run.nonzero().squeeze(1) if float(run.float().mean()) < 1 - WORTHWHILE else None
