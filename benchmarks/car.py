@@ -188,15 +188,10 @@ def measure(name: str, model: nn.Module, split: Split, given: argparse.Namespace
         ratios = ", ".join(
             f"x {middle[key] / ours:.1f} {key}" for key in ("default", "best", "captum") if key in middle
         )
-        print(
-            f"  {effort:14} {told(spent[effort])}   {ratios}   {int((found.predicted != reference).sum())} differ,",
-            end=" ",
-        )
-        print(
-            f"{middle['best'] / ours / most:.0%} of the limit, {found.redone} full passes, {found.screened / found.worlds:.1%} again",
-            end=", ",
-        )
-        print(f"{found.passed / found.worlds:.0%} left out, {found.wrong} of {found.audited} wrong", flush=True)
+        differ = f"{int((found.predicted != reference).sum())} differ, {middle['best'] / ours / most:.0%} of the limit"
+        again = f"{found.redone} full passes, {found.screened / found.worlds:.1%} again"
+        left = f"{found.passed / found.worlds:.0%} left out, {found.wrong} of {found.audited} wrong"
+        print(f"  {effort:14} {told(spent[effort])}   {ratios}   {differ}, {again}, {left}", flush=True)
 
 
 def told(times: list[float]) -> str:

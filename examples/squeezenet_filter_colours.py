@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,16 @@ from prunescope.metrics.enrichment import enrichment
 DRAWS = 2000
 
 
-def colours(frame: pd.DataFrame, sees: pd.DataFrame) -> pd.DataFrame:
-    """Colour-selective filters against the others, layer by layer: does one of them matter less?"""
-    both = frame.merge(sees.drop(columns="live"), on=["layer", "channel"])
+def colours(frame: pd.DataFrame, sees: pd.DataFrame, measured: Mapping[str, Array]) -> pd.DataFrame:
+    """Colour-selective filters against the others, layer by layer: does one of them matter less?
+
+    Intervals: 95 %, filters and images resampled: the filters of a layer are measured on the same images.
+
+    Args:
+        frame: a row per filter.
+        measured: {`car`, `mean_drop`: (filters, images) whose mean over images these are}.
+    """
+    both = frame.assign(row=np.arange(len(frame))).merge(sees.drop(columns="live"), on=["layer", "channel"])
     found = []
     for layer, part in both.groupby("layer", sort=False):
         kind = part["colour_selective"].to_numpy() == 1
@@ -26,26 +34,29 @@ def colours(frame: pd.DataFrame, sees: pd.DataFrame) -> pd.DataFrame:
         first = min(20, len(part))
         hits = enrichment(kind[order])
         row |= {"first": first, "colour_among_first": int(hits.hits[first - 1]), "p_enriched": hits.p[first - 1]}
-        for name in ("car", "mean_drop"):
-            values = part[name].to_numpy()
-            row |= _compared(values[kind], values[~kind], name)
+        for name, images in measured.items():
+            values = images[part["row"]].astype(float)
+            row |= _compared(values, kind, name)
             for index in ("colour", "shape", "chroma"):
                 row |= _correlated(part[index].to_numpy(dtype=float), values, f"{index}_{name}")
         found.append(row)
     return pd.DataFrame(found).round(4)
 
 
-def _compared(ours: Array, others: Array, name: str) -> dict[str, float]:
-    """Chance that one of ours is above one of the others (ties half), percentile bootstrap over filters; rank test."""
-    if min(len(ours), len(others)) < 2:
+def _compared(values: Array, kind: Array, name: str) -> dict[str, float]:
+    """Chance that the mean of one of this kind is above that of another filter (ties half); rank test over filters."""
+    if min(kind.sum(), (~kind).sum()) < 2:
         return {}
 
     def above(a: Array, b: Array) -> float:
         return float((a[:, None] > b).mean() + (a[:, None] == b).mean() / 2)
 
     generator = numpy_generator(0, "colour against shape", name)
-    draws = [above(generator.choice(ours, len(ours)), generator.choice(others, len(others))) for _ in range(DRAWS)]
+    drawn, mean = resampled(values, generator), values.mean(1)
+    pairs = ((means[kind], means[~kind]) for means in drawn.T)
+    draws = [above(generator.choice(a, len(a)), generator.choice(b, len(b))) for a, b in pairs]
     low, high = np.quantile(draws, (0.025, 0.975))
+    ours, others = mean[kind], mean[~kind]
     p = stats.mannwhitneyu(ours, others, alternative="two-sided").pvalue
     return {
         f"{name}_of_colour": ours.mean(), f"{name}_of_others": others.mean(), f"{name}_above": above(ours, others),
@@ -54,12 +65,22 @@ def _compared(ours: Array, others: Array, name: str) -> dict[str, float]:
 
 
 def _correlated(index: Array, values: Array, name: str) -> dict[str, float]:
-    """Spearman over filters, percentile bootstrap."""
+    """Spearman of an index (filters,) with the means of values (filters, images)."""
     known = np.isfinite(index)
     if known.sum() < 10:
         return {}
-    a, b = index[known], values[known]
-    generator = numpy_generator(0, "correlation", name)
-    draws = [stats.spearmanr(a[i], b[i]).statistic for i in generator.integers(len(a), size=(DRAWS // 2, len(a)))]
+    a, generator = index[known], numpy_generator(0, "correlation", name)
+    drawn = resampled(values[known], generator)
+    chosen = generator.integers(len(a), size=(DRAWS, len(a)))
+    draws = [stats.spearmanr(a[i], means[i]).statistic for i, means in zip(chosen, drawn.T, strict=True)]
     low, high = np.nanquantile(draws, (0.025, 0.975))
-    return {f"rho_{name}": stats.spearmanr(a, b).statistic, f"rho_{name}_low": low, f"rho_{name}_high": high}
+    rho = stats.spearmanr(a, values[known].mean(1)).statistic
+    return {f"rho_{name}": rho, f"rho_{name}_low": low, f"rho_{name}_high": high}
+
+
+def resampled(values: Array, generator: np.random.Generator) -> Array:
+    """Means over images (filters, draws), each of another sample of the images."""
+    images = values.shape[1]
+    counts = generator.multinomial(images, np.full(images, 1 / images), size=DRAWS)
+    found: Array = values @ counts.T / images
+    return found

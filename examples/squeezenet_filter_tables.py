@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from scipy import stats
 from squeezenet_filter_colours import colours
+from squeezenet_filter_reasons import changed, kinds_of, maps_lost, reasons_of
 from squeezenet_filters import ANIMALS, PARTS, pieces
 
 from prunescope.core.types import Array
@@ -22,14 +23,10 @@ from prunescope.engine.ablation.answers import Ablation
 from prunescope.metrics.ablation import reductions
 from prunescope.metrics.paired import holm, mcnemar
 from prunescope.probes.car import UnitTable
-from prunescope.ticket.units import class_rows, rows
+from prunescope.ticket.units import class_rows, overall
 
 DOGS = (151, 269)
 GROUPS = ("dogs", "other animals", "things")
-#: Of a filter's agreement of heat maps that is lost: the reasons change from here on.
-REASONS = 0.05
-#: A filter without a significant CAR counts as spared where the interval of its CAR ends below this.
-SPARED = 0.05
 #: Mean changes of the true class's log-probability below this are not counted, however sure: rounding, or no matter.
 NATS = 0.01
 
@@ -83,9 +80,9 @@ def units_of(table: UnitTable, work: Path) -> pd.DataFrame:
     """A row per filter: CAR and its tests, the fall of the true class's log-probability with a signed rank test, how
     many decisions change, and whether any image excites it.
     """
-    frame = rows(table, harmed=1).drop(columns="loses_most")
+    frame = overall(table, harmed=1).drop(columns="loses_most")
     drop = table.ablation.drop.numpy()
-    frame.insert(10, "changed", _changed(table).sum(1))
+    frame.insert(10, "changed", changed(table).sum(1))
     frame.insert(11, "drop_p", stats.wilcoxon(drop, axis=1, zero_method="zsplit", method="asymptotic").pvalue)
     frame.insert(12, "drop_p_holm", holm(frame["drop_p"].to_numpy()))
     path = work / "largest.npz"
@@ -93,12 +90,6 @@ def units_of(table: UnitTable, work: Path) -> pd.DataFrame:
         largest = np.load(path)
         frame["live"] = np.concatenate([largest[layer] > 0 for layer in table.ablation.layers]).astype(int)
     return frame.round({name: 8 if "p" in name.split("_") else 5 for name in frame.columns})
-
-
-def _changed(table: UnitTable) -> Array:
-    """bool (filters, images): another decision without the filter."""
-    found: Array = table.ablation.predicted.numpy() != table.ablation.dense.numpy()
-    return found
 
 
 def layers_of(frame: pd.DataFrame, table: UnitTable) -> pd.DataFrame:
@@ -130,37 +121,6 @@ def _halves(values: Array) -> float:
     return float(stats.spearmanr(values[:, ::2].mean(1), values[:, 1::2].mean(1)).statistic)
 
 
-def reasons_of(table: UnitTable, labels: Array, frame: pd.DataFrame, work: Path) -> pd.DataFrame:
-    """A row per filter of the sample: CAR beside what is lost of the agreement of heat maps and of concept scores.
-
-    Heat maps: over the images whose decision stays without the filter, mean and standard error.
-    """
-    z = np.load(work / "reasons.npz")
-    row = {unit: number for number, unit in enumerate(table.units)}
-    column = {label: number for number, label in enumerate(labels.tolist())}  # one image per class
-    known = np.array([label in column for label in z["labels"].tolist()])
-    at = [column[label] for label in z["labels"][known].tolist()]
-    units = [row[str(layer), int(channel)] for layer, channel in zip(z["layer"], z["channel"], strict=True)]
-    stays = ~_changed(table)[np.ix_(units, at)]
-    lost = np.where(stays, 1 - z["spearman"][:, known], np.nan)
-    counts = np.isfinite(lost).sum(1)
-    mean = np.nansum(lost, axis=1) / np.where(counts > 0, counts, np.nan)
-    squares = np.nansum((lost - mean[:, None]) ** 2, axis=1)
-    se = np.sqrt(squares / np.where(counts > 1, (counts - 1) * counts, np.nan))
-    found = pd.DataFrame({
-        "layer": z["layer"], "channel": z["channel"], "images": counts, "maps_lost": mean, "low_maps": mean - 1.96 * se,
-        "high_maps": mean + 1.96 * se, "turned_blank": (z["blank"] & ~z["dense_blank"])[:, known].sum(1),
-        "concepts_lost": 1 - np.nanmean(z["concepts"], axis=1),
-        "most_lost_concept": 1 - np.nanmin(z["concepts"], axis=1),
-    })  # fmt: skip
-    columns = ["layer", "channel", "car", "low", "high", "p", "mean_drop", "changed"]
-    found = frame[columns].merge(found, on=["layer", "channel"])
-    unimportant = (found["p"] >= 0.05) & (found["high"] < SPARED)
-    return found.assign(
-        spared_for_accuracy=unimportant.astype(int), needed_for_maps=(found["low_maps"] > REASONS).astype(int)
-    ).round(5)
-
-
 def power(images: int, units: int) -> dict[str, Any]:
     """The fewest net losses, without any gain, that a test can tell: alone, and among all filters."""
     losses = np.arange(1, images + 1)
@@ -184,10 +144,16 @@ def main() -> None:
     tables = {"units": frame, "layers": layers_of(frame, table), "classes": groups_of(table, labels).round(5)}
     if (given.work / "sees.csv").exists():
         sees = pd.read_csv(given.work / "sees.csv")
-        tables |= {"sees": sees.round(4), "colour": colours(frame, sees)}
+        right = (table.ablation.dense.numpy() == labels).astype(int)
+        measured = {"car": right - table.correct, "mean_drop": table.ablation.drop.numpy()}
+        tables |= {"sees": sees.round(4), "colour": colours(frame, sees, measured)}
     if (given.work / "reasons.npz").exists():
+        z = np.load(given.work / "reasons.npz")
+        lost = maps_lost(table, labels, z)
+        wide = np.char.find(z["layer"], "squeeze") < 0
         tables |= {
-            "reasons": reasons_of(table, labels, frame, given.work),
+            "reasons": reasons_of(frame, lost, z),
+            "kinds": kinds_of(lost[wide], np.array(GROUPS)[_groups(z["labels"])]),
             "concepts": pd.read_csv(given.work / "concepts.csv").round(3),
         }
     for name, found in tables.items():

@@ -30,8 +30,8 @@ def predictions(ablator: Ablator, split: Split, sets: Sequence[Units]) -> Tensor
     rounding of a tie is decided by a full forward pass.
 
     Raises:
-        PrunescopeError: logits that are not finite, an unknown layer or channel, images of another shape than the network was captured for, or an
-            ablator with another removal than `zero`.
+        PrunescopeError: logits that are not finite, an unknown layer or channel, images of another shape than the
+            network was captured for, or an ablator with another removal than `zero`.
     """
     if ablator.effort.removal != "zero":
         raise PrunescopeError(f"sets of channels are made zero; got an ablator with removal {ablator.effort.removal!r}")

@@ -128,9 +128,7 @@ def test_a_unit_without_which_nothing_is_finite_is_named() -> None:
     model = Burst().eval()
     with torch.no_grad():
         model.one.bias.fill_(3.0)
-    with pytest.raises(
-        PrunescopeError, match="without channel 2 of one the logits are not finite, first for image '0'"
-    ):
+    with pytest.raises(PrunescopeError, match=r"without channel 2 of one the logits are not finite, first for .* '0'"):
         ablate(model, split)
 
 

@@ -48,9 +48,10 @@ class Ablator:
 
     A unit is a channel of a convolution or an output of a linear layer. Taken out, it is zero where it is read: after
     norm, activation and pooling, at the input of every convolution, linear layer or sum behind it, so that neither
-    biases nor norms, those over channels included, leak (`Effort.removal` has other kinds). Each prediction is that of a full forward pass (with
-    `Effort.screen`: as far as calibrated). A network that torch.fx cannot follow is run in full, with hooks, for every
-    unit, and channels that meet in a sum go together (`slow.HookedNetwork`): slow, so there is a `PrunescopeWarning`.
+    biases nor norms, those over channels included, leak (`Effort.removal` has other kinds). Each prediction is that of
+    a full forward pass (with `Effort.screen`: as far as calibrated). A network that torch.fx cannot follow is run in
+    full, with hooks, for every unit, and channels that meet in a sum go together (`slow.HookedNetwork`): slow, so there
+    is a `PrunescopeWarning`.
 
     The network is captured once, as a copy: what happens to the model afterwards is not seen.
 

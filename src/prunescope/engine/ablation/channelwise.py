@@ -73,8 +73,9 @@ def is_norm(node: fx.Node) -> bool:
 
 
 def renorms(node: fx.Node) -> bool:
-    """Whether a node is a norm, or a PReLU, of its first argument: a unit is gone when it is zero behind it. Zero before
-    it, the norm's shift would be left in its place, and what it does to its neighbours gone.
+    """Whether a node is a norm, or a PReLU, of its first argument: a unit is gone when it is zero behind it.
+
+    Zero before it, the norm's shift would be left in its place, and its neighbours would be normed otherwise.
     """
     if not node.args or not isinstance(node.args[0], fx.Node) or node.args[0].meta["shape"] != node.meta["shape"]:
         return False
