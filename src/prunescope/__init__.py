@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from prunescope.engine.sees.look import what_filters_see as what_filters_see
     from prunescope.engine.train import fit as fit
     from prunescope.engine.training import Training as Training
+    from prunescope.engine.visualise import Ascent as Ascent
+    from prunescope.engine.visualise import visualise as visualise
     from prunescope.models.checkpoint import Checkpoint as Checkpoint
     from prunescope.models.density import effective_density as effective_density
     from prunescope.models.export import export_onnx as export_onnx
@@ -62,9 +64,11 @@ if TYPE_CHECKING:
     from prunescope.pruning.compare import compare_removals as compare_removals
     from prunescope.pruning.compare import fine_tuning as fine_tuning
     from prunescope.pruning.granularity import granularity as granularity
+    from prunescope.pruning.greedy import Until as Until
     from prunescope.pruning.greedy import greedy as greedy
     from prunescope.pruning.kept_out import removal_mask as removal_mask
     from prunescope.pruning.loop import rounds as rounds
+    from prunescope.pruning.race import Race as Race
     from prunescope.pruning.recipe import Recipe as Recipe
     from prunescope.pruning.regrow import Regrow as Regrow
     from prunescope.pruning.removals import removal_curve as removal_curve
@@ -94,6 +98,7 @@ _HOMES = {
     "extremes": "engine.extremes", "mis": "engine.mis", "dissect": "engine.dissection",
     "Distillation": "engine.distillation", "Teacher": "engine.distillation",
     "compare_latency": "engine.latency", "fit": "engine.train", "Training": "engine.training",
+    "Ascent": "engine.visualise", "visualise": "engine.visualise",
     "Checkpoint": "models.checkpoint", "effective_density": "models.density", "export_onnx": "models.export",
     "export_program": "models.export", "channel_graph": "models.graph", "prunable": "models.layers",
     "entropy_bound": "models.packed", "load_packed": "models.packed", "save_packed": "models.packed",
@@ -109,7 +114,8 @@ _HOMES = {
     "scan": "pruning.sensitivity", "layer_table": "pruning.summary", "own_zeros": "pruning.zeros",
     "build_report": "report.build", "drift": "study.drift", "load_shrunk": "ticket.load", "prune": "ticket.prune",
     "shrink_folder": "ticket.shrink", "explanation_agreement": "engine.agreement",
-    "concept_agreement": "engine.concept_agreement", "greedy": "pruning.greedy",
+    "concept_agreement": "engine.concept_agreement", "greedy": "pruning.greedy", "Until": "pruning.greedy",
+    "Race": "pruning.race",
     "removal_mask": "pruning.kept_out", "removal_curve": "pruning.removals", "removal_order": "pruning.removals",
     "shapley_values": "pruning.shapley", "compare_removals": "pruning.compare", "fine_tuning": "pruning.compare",
 }  # fmt: skip

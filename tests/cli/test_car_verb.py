@@ -87,6 +87,7 @@ def test_a_network_that_cannot_be_traced_is_run_with_hooks(prunescope: Any, tmp_
 def test_bad_input(prunescope: Any, weights: Path, tmp_path: Path) -> None:
     given = ("--model", "small_cnn", "--weights", weights, "--data", DATA)
     refused(prunescope("car", *given, "--layer", "features.conv9"), "features.conv9", "did you mean")
+    refused(prunescope("car", *given, "--layer", "features.relu1"), "'features.relu1' is a ReLU: units are outputs of")
     refused(prunescope("car", *given, "--precision", "16"), "precision")
     refused(prunescope("car", *given, "--split", "training"), "split")
     refused(prunescope("car", "--model", "small_cnn", "--weights", tmp_path / "no", "--data", DATA), "no")
@@ -147,6 +148,11 @@ def test_orders_of_removal_are_compared_as_the_function_does(prunescope: Any, we
     pd.testing.assert_frame_equal(pd.read_csv(out / "enrichment.csv"), found.enrichment(kinds))
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "car-one-shot" in page
+    assert json.loads((out / "car.json").read_text())["compare"] == {
+        "methods": ["l1", "car-one-shot"], "report_split": "test", "report_images": 32, "fine_tune_epochs": 0.5,
+    }  # fmt: skip
+    assert "chose by 24 val images; accuracy along every order is that on 32 test images" in page
+    assert "trained for 0.5 epochs on training images" in page
     assert set(tables(found)) == {"orders.csv", "curves.csv"}  # nobody looked
 
 
@@ -155,3 +161,8 @@ def test_bad_comparisons_are_refused_before_anything_runs(prunescope: Any, weigh
     refused(prunescope("car", *given, "--compare", "all"), "would both choose and report", "--split val")
     refused(prunescope("car", *given, "--compare", "car-gready", "--split", "val"), "did you mean 'car-greedy'")
     refused(prunescope("car", *given, "--compare", "l1", "--report-split", "tests"), "report split")
+    trained_on = ("--compare", "l1", "--report-split", "train", "--fine-tune", "1")
+    refused(prunescope("car", *given, *trained_on), "fine-tuning trains on the split train", "--report-split val")
+    refused(prunescope("car", *given, *trained_on, "--split", "val"), "--report-split test, or leave --fine-tune at 0")
+    meant = ("--compare", "l1", "--split", "val", "--removal", "mean")
+    refused(prunescope("car", *given, *meant), "with removal 'zero' only; got 'mean'")

@@ -283,3 +283,20 @@ def test_a_network_that_catches_exceptions_is_stopped_too() -> None:
     net.two.register_forward_hook(lambda *_: pytest.fail("it went on"))
     assert torch.equal(output_of(net, "one", x), net.one(x))
     assert not net.one._forward_hooks
+
+
+def test_kernels_of_images_that_are_normed_by_one_number(model: nn.Sequential) -> None:
+    split = images()
+    views = {}
+    for count in (1, 3):
+        normed = Split(
+            split.images, split.labels, split.ids, split.classes, Normalisation((0.5,) * count, (0.2,) * count)
+        )
+        (views[count],) = what_filters_see(model, normed, ["0"], options=Look(k=3, shuffles=0))
+    one, three = views[1], views[3]
+    assert one.chroma is not None
+    assert three.chroma is not None
+    assert one.kernels is not None
+    assert three.kernels is not None
+    np.testing.assert_allclose(one.chroma, three.chroma)
+    assert np.array_equal(one.kernels, three.kernels)

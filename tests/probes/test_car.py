@@ -31,6 +31,7 @@ class TestCarContract(ProbeContract):
 class TestCarFastContract(ProbeContract):
     probe: Probe = probe("car", precision="bf16", screen=True)
     atol = 0.05  # drops in log-probability, summed over a class, are as exact as the precision
+    counts = ("full_passes", "again_in_float32", "surprises", "audited", "wrong")
 
 
 def split(count: int = 60) -> Split:
@@ -131,6 +132,20 @@ def test_the_record_holds_the_table() -> None:
     assert np.array_equal(record.arrays["unit.car"], found.reductions.car)
     assert np.array_equal(unpack(record.arrays["unit.correct"], len(data.test)), found.correct)
     assert sum(record.info["layers"].values()) == len(found.units) == record.metrics["units"]
+    told = {"full_passes": "redone", "again_in_float32": "screened", "surprises": "surprises", "wrong": "wrong"}
+    assert {key: record.info[key] for key in told} == {key: getattr(found.ablation, name) for key, name in told.items()}
+
+
+def test_the_record_says_how_many_predictions_were_made_again() -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.head.weight[1] = network.head.weight[0]  # type: ignore[index, union-attr]
+        network.head.weight[2] = -network.head.weight[0] - 9  # type: ignore[index, operator, union-attr]
+    plain = probe("car").measure(Subject(network, tiny_data()))  # two classes tie in every world
+    assert plain.info["full_passes"] > plain.metrics["units"]
+    assert plain.info["again_in_float32"] == 0
+    low = probe("car", precision="bf16").measure(Subject(network, tiny_data()))
+    assert low.info["again_in_float32"] > 0
 
 
 def test_layers_can_be_named() -> None:
@@ -141,6 +156,33 @@ def test_layers_can_be_named() -> None:
     assert np.array_equal(some.reductions.car, whole.reductions.car[7:])
     with pytest.raises(PrunescopeError, match="layers"):
         car(model, data, layers=["nothing"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (["3"], r"layers: '3' is a ReLU: units are outputs of convolutions and linear layers"),
+        (["2", "4"], r"layers: '4' is an AdaptiveAvgPool2d: units are"),
+        (["[35]"], r"layers: '3' is a ReLU: units are"),
+        (["6"], r"layers: '6' is a Linear: its outputs are the classes, or nothing within the network reads them"),
+        (["7"], r"layers: '7' matches no parameter and no module"),
+    ],
+)
+def test_modules_without_units_are_refused_with_the_reason(layers: list[str], said: str) -> None:
+    with pytest.raises(PrunescopeError, match=said):
+        car(random_net(), split(), layers=layers)
+    assert len(car(random_net(), split(), layers=["[23]"]).units) == 5  # one of the two has units
+
+
+def test_memory_is_in_megabytes() -> None:
+    subject = Subject(tiny_network(), tiny_data())
+    assert probe("car").memory == 512  # type: ignore[attr-defined]
+    with pytest.raises(PrunescopeError, match=r"memory of 3,145,728 bytes is too little.*allow at least"):
+        probe("car", memory=3).check(subject)
+    with pytest.raises(PrunescopeError, match="car: memory must be 1 MB or more, got 0"):
+        probe("car", memory=0)
+    whole, tight = (probe("car", memory=memory).measure(subject) for memory in (512, 49))
+    assert np.array_equal(whole.arrays["unit.correct"], tight.arrays["unit.correct"])
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -12,12 +12,19 @@ from torch import Tensor, nn
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.core.mask import Mask
+from prunescope.data.load import load_data
+from prunescope.data.split import Split
+from prunescope.engine.train import fit
+from prunescope.engine.training import Training
 from prunescope.engine.untouched import untouched
 from prunescope.models.layers import prunable
+from prunescope.models.zoo import build_model
 from prunescope.pruning.criteria.car import Car
 from prunescope.pruning.granularity import granularity
 from prunescope.pruning.greedy import greedy
+from prunescope.pruning.loop import rounds
 from prunescope.pruning.scoring import criterion, cut
+from prunescope.ticket.prune import as_recipe
 
 SPLIT = images(40)
 
@@ -124,7 +131,71 @@ def test_low_precision_gives_the_same_order() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(PrunescopeError, match="unknown among 'layers' in criterion 'car'; did you mean 'layer'"):
         Car(among="layers")  # type: ignore[arg-type]
+    with pytest.raises(PrunescopeError, match="criterion 'car': memory must be 1 MB or more, got 0"):
+        Car(memory=0)
+    with pytest.raises(PrunescopeError, match=r"memory of 1,048,576 bytes is too little.*allow at least"):
+        scores(net(), memory=1)
     with pytest.raises(PrunescopeError, match="unknown precision '16'"):
         Car(precision="16")  # type: ignore[arg-type]
     with pytest.raises(PrunescopeError, match="no layer that may be cut has any"):
         scores(net(), Mask.dense(net(), ["head.weight"]))
+
+
+# In a recipe
+
+RECIPE = """
+criterion: {name: car, greedy: %s, n_batches: 0}
+granularity: filter
+scope: layer
+schedule: {kind: one-shot, density: 0.5}
+rewind: {to: none}
+"""
+
+
+def least_harmful(model: nn.Module, split: Split, relu: str, filters: int, *, again: bool) -> list[int]:
+    """Half of the filters, by hooks that make them zero behind their ReLU: one after the other, or all at once."""
+
+    def worth(gone: list[int]) -> tuple[int, float]:
+        def silence(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+            output = output.clone()
+            output[:, gone] = 0
+            return output
+
+        handle = model.get_submodule(relu).register_forward_hook(silence)
+        with torch.no_grad():
+            logits = model(split.normalisation(split.images[:])).double()
+        handle.remove()
+        likely = logits.log_softmax(1).gather(1, split.labels[:, None])
+        return int((logits.argmax(1) == split.labels).sum()), float(likely.mean())
+
+    gone: list[int] = []
+    if not again:
+        return sorted(range(filters), key=lambda c: worth([c]), reverse=True)[: filters // 2]
+    while len(gone) < filters // 2:
+        gone.append(max((c for c in range(filters) if c not in gone), key=lambda c: worth([*gone, c])))
+    return gone
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_recipe_cuts_the_filters_that_accuracy_loses_least_by(again: bool) -> None:
+    data = load_data({"name": "shapes", "size": 16, "train": 64, "val": 8, "test": 8})
+    model = build_model({"name": "small_cnn", "width": 4}, classes=4, channels=3, seed=0)
+    fit(model, data.train, Training(epochs=10, batch_size=16, lr=0.05, precision="32"), seed=0, device="cpu")
+    model.eval()
+    sizes = {1: 4, 2: 8, 3: 16}
+    wanted = {
+        f"features.conv{number}.weight": sorted(
+            least_harmful(model, data.train, f"features.relu{number}", filters, again=again)
+        )
+        for number, filters in sizes.items()
+    }
+    recipe, smallest = as_recipe(RECIPE % str(again).lower()), {}
+    for name in wanted:
+        sums = model.get_parameter(name).detach().abs().flatten(1).sum(1)
+        smallest[name] = sorted(sums.argsort()[: len(sums) // 2].tolist())
+    (ticket,) = rounds(model, recipe, data.train, Training(), seed=0, cut_only=True, device="cpu")
+    assert ticket.mask is not None
+    gone = {name: (~ticket.mask[name].flatten(1).any(1)).nonzero().flatten().tolist() for name in wanted}
+    assert gone == wanted
+    assert gone != smallest  # not what their sizes would say
+    assert not any(bool(model.get_parameter(name)[gone[name]].any()) for name in wanted)

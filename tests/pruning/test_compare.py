@@ -16,6 +16,8 @@ from test_greedy import SIZES, Net, images, logits_without, naive, net, planted
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Split
+from prunescope.engine.ablation.ablate import Ablator
+from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.train import fit
 from prunescope.engine.training import Training
 from prunescope.engine.without import Units
@@ -242,3 +244,19 @@ def test_bad_input() -> None:
         compare_removals(model, choose, report, ["one"], every=0)
     with pytest.raises(PrunescopeError, match="30 images both choose and report"):
         compare_removals(model, choose, choose, ["one"])
+
+
+def test_copies_that_are_fine_tuned_are_measured_within_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def made(*given: Any, **options: Any) -> Ablator:
+        asked.append(options["effort"])
+        return Ablator(*given, **options)
+
+    monkeypatch.setattr("prunescope.pruning.compare.Ablator", made)
+    effort = Effort(memory=2**28)
+    compare_removals(
+        net(), images(), images(20, 0, "reported"), ["one"], methods=["l1"], at=[0.5], effort=effort,
+        fine_tune=lambda model, gone: None,
+    )  # fmt: skip
+    assert asked == [effort]

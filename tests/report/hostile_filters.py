@@ -12,11 +12,13 @@ from torch import nn
 from prunescope.data.split import Split
 from prunescope.engine.device import pick_device
 from prunescope.probes.car import UnitTable
+from prunescope.ticket.maximised import maximised
 from prunescope.ticket.sees import Sees, look
 from prunescope.ticket.units import Question, ask, network_and_images, write
 
 LAYERS = ("0", "3", "</script>")
 METHODS = ("car", SCRIPT)
+COMPARE = {"methods": list(METHODS), "report_split": SCRIPT, "report_images": 1234, "fine_tune_epochs": 0.25}
 
 
 def hostile_net(classes: int, channels: int, seed: int = 0) -> nn.Module:
@@ -54,8 +56,8 @@ def looked(asked: Question) -> tuple[UnitTable, Sees, nn.Module, Split]:
 def write_folder(folder: Path) -> Path:
     """All tables that the page knows."""
     asked = question(look=4)
-    table, sees, _, _ = looked(asked)
-    write(folder, asked, table, sees)
+    table, sees, network, split = looked(asked)
+    write(folder, asked, table, maximised(network, split, sees, steps=2), compare=COMPARE)
     orders, curves, enrichment = removal_tables({"0": 6, "3": 9})
     orders.to_csv(folder / "orders.csv", index=False)
     curves.to_csv(folder / "curves.csv", index=False)

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hostile_data import NAMES, SCRIPT
-from hostile_filters import LAYERS, METHODS
+from hostile_filters import COMPARE, LAYERS, METHODS
 
 from prunescope.core.errors import PrunescopeError
 from prunescope.report.filters.build import build_filter_page, render_filters
@@ -24,7 +25,14 @@ from prunescope.report.filters.data import compact
 from prunescope.report.filters.folder import read_filters
 from prunescope.report.filters.layers import cards, drawing, stars
 from prunescope.report.filters.marks import kinds, signed
-from prunescope.report.filters.removal import curve_figures, removals
+from prunescope.report.filters.removal import FIRST, curve_figures, removals
+from prunescope.report.filters.words import made_again, removing
+
+WORST = ("worst_low", "worst_high", "worst_p")
+SEEN = (
+    "colour", "shape", "redundancy", "partner", "chroma", "colour_selective", "class_selectivity",
+    "class_selectivity_means",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -59,12 +67,16 @@ def test_every_number_is_that_of_the_tables(text: str, filter_tables: Path) -> N
         assert shown["name"] == layer
         for column in ("channel", "car", "low", "high", "p_holm", "mean_drop", "place"):
             assert np.allclose(shown[column], own[column], rtol=1e-4), column
-        for column in ("colour", "shape", "redundancy", "partner", "colour_selective", "class_selectivity_means"):
-            values = np.array(shown[column], dtype=float)  # None is NaN
-            assert np.allclose(values, seen[column].to_numpy(float), rtol=1e-4, equal_nan=True), column
+        for table, names in ((own, WORST), (seen, SEEN)):
+            for column in names:
+                values = np.array(shown[column], dtype=float)  # None is NaN
+                assert np.allclose(values, table[column].to_numpy(float), rtol=1e-4, equal_nan=True), column
         for row, (harmed, spared) in enumerate(zip(shown["harmed"], shown["spared"], strict=True)):
             values = classes[start + row]
-            expected = sorted((k for k in range(4) if values[k] > 0), key=lambda k: (-values[k], k))[:2]
+            worst = own["worst_class"].iloc[row]
+            lose = [k for k in range(4) if values[k] > 0]
+            expected = sorted(lose, key=lambda k: (-values[k], NAMES[k] != worst, k))[:2]
+            assert bool(expected) == isinstance(worst, str)
             assert [pair[0] for pair in harmed] == expected
             assert [pair[1] for pair in harmed] == pytest.approx(values[expected], rel=1e-4)
             assert spared == [int(np.argmin(values)), pytest.approx(values.min(), rel=1e-4)]
@@ -79,6 +91,7 @@ def test_pictures_are_those_of_the_units(text: str, filter_tables: Path) -> None
         for i, channel in enumerate(numbers["channel"]):
             assert base64.b64decode(pictures["patches"][i]) == stored["patches"][layer, channel]
             assert base64.b64decode(pictures["kernels"][i]) == stored["kernel"][layer, channel]
+            assert base64.b64decode(pictures["maximised"][i]) == stored["maximised"][layer, channel]
     assert embedded(text, "pictures-1")["patches"][2] == ""  # dead
     assert all(embedded(text, "pictures-0")["kernels"])
     assert not any(embedded(text, "pictures-1")["kernels"])
@@ -231,10 +244,15 @@ def test_damaged_tables(tables: Path) -> None:
     (tables / "patches.parquet").write_text("no")
     refuses("patches.parquet is damaged")
     restore()
+    pd.read_parquet(tables / "patches.parquet").drop(columns="kernel").to_parquet(tables / "patches.parquet")
+    refuses("patches.parquet has no column kernel")
+    restore()
     (tables / "car.json").write_text("[]")
     refuses("car.json does not say model, split, images")
     (tables / "car.json").write_text(json.dumps({**json.loads(kept[tables / "car.json"]), "look": {"patches": 4}}))
     refuses("car.json does not say look.images, look.colour")
+    (tables / "car.json").write_text(json.dumps({**json.loads(kept[tables / "car.json"]), "compare": {"methods": []}}))
+    refuses("car.json does not say compare.report_split, compare.report_images, compare.fine")
     (tables / "car.json").write_text(json.dumps({**json.loads(kept[tables / "car.json"]), "class_images": [1]}))
     refuses("class_images are of 1 classes, not 4")
 
@@ -246,3 +264,76 @@ def test_names_that_look_like_nothing(tables: Path) -> None:
     for name in ("orders.csv", "curves.csv", "enrichment.csv"):
         (tables / name).unlink()
     assert read_filters(tables).layers == ["0", "NA", "</script>"]
+
+
+def test_the_class_harmed_most_is_that_of_the_table(tables: Path) -> None:
+    """Of classes that lose as much, the one whose interval stands there."""
+    changed(tables, "classes.csv", lambda t: t.assign(**dict.fromkeys(t.columns[2:], 0.25)))
+    changed(tables, "units.csv", lambda t: t.assign(worst_class=NAMES[2]))
+    found = read_filters(tables)
+    shown = embedded(render_filters(found), "numbers-0")
+    assert all([pair[0] for pair in pairs] == [2, 0] for pairs in shown["harmed"])
+    assert all(unit.harmed == f"{NAMES[2]} +0.250" for card in cards(found) for unit in card.ends["most important"])
+    changed(tables, "units.csv", lambda t: t.assign(worst_class="a class that is not there"))
+    assert read_filters(tables).worst_class(0) == 0
+
+
+def test_as_many_are_shown_first_as_are_tested(filter_tables: Path) -> None:
+    found = read_filters(filter_tables)
+    many = pd.DataFrame({"layer": "0", "method": "car", "seed": 0.0, "place": range(40), "channel": range(40)})
+    (order,) = removals(replace(found, orders=many, curves=found.curves[:0]), {})[0].orders
+    assert [channel for channel, *_ in order.first] == list(range(20)) == list(range(FIRST))
+
+
+def test_by_which_images_orders_were_chosen_and_measured(text: str, filter_tables: Path) -> None:
+    said = removing(read_filters(filter_tables))
+    assert "chose by 80 test images; accuracy along every order is that on 1,234 " in said
+    assert COMPARE["report_split"] in said
+    assert "trained for 0.25 epochs" in said
+    assert said in unescape(text)
+    found = read_filters(filter_tables)
+    plain = replace(found, facts={**found.facts, "compare": {**COMPARE, "fine_tune_epochs": 0.0}})
+    assert "fine-tuned" not in removing(plain)
+    assert removing(replace(found, facts={k: v for k, v in found.facts.items() if k != "compare"})) == ""
+
+
+def test_predictions_that_were_made_again_are_said(filter_tables: Path) -> None:
+    told = {"worlds": 5000, "full_passes": 12, "again_in_float32": 1300, "precision": "bf16", "surprises": 2}
+    assert made_again(told) == (
+        "Of 5,000 predictions 12 were within rounding of a tie and made by full forward passes, 1,300 were not sure in "
+        "bf16 and made again in float32. In 2 measurements an error was larger than was trusted until then: "
+        "predictions made before these may be off where they were nearly ties."
+    )
+    assert made_again({**told, "surprises": 0, "full_passes": 0}).endswith("made again in float32.")
+    assert made_again({"worlds": 5000, "full_passes": 0}) == made_again({}) == ""
+    found = read_filters(filter_tables)
+    assert "In 7 measurements" in render_filters(replace(found, facts={**found.facts, "surprises": 7}))
+
+
+def test_made_pictures_are_shown_where_there_are_any(text: str, tables: Path) -> None:
+    assert 'class="made"' in text
+    assert "by 2 steps of gradient ascent: what it asks for" in unescape(text)
+    facts = json.loads((tables / "car.json").read_text())
+    facts["look"]["maximise"]["failed"] = {SCRIPT: "why"}
+    (tables / "car.json").write_text(json.dumps(facts))
+    again = render_filters(read_filters(tables))
+    assert f"(there is none for {SCRIPT})" in unescape(again)
+    assert SCRIPT not in again
+
+
+def test_older_folders(tables: Path) -> None:
+    """Without what later versions write beside it."""
+    changed(tables, "units.csv", lambda t: t[[name for name in t if not name.startswith("worst_")]])
+    pictures = pd.read_parquet(tables / "patches.parquet").drop(columns="maximised")
+    pictures.to_parquet(tables / "patches.parquet", index=False)
+    facts = json.loads((tables / "car.json").read_text())
+    del facts["compare"], facts["surprises"], facts["look"]["maximise"]
+    (tables / "car.json").write_text(json.dumps(facts))
+    text = render_filters(read_filters(tables))
+    shown = embedded(text, "numbers-0")
+    assert set(shown["worst_low"]) == {None}
+    assert any(shown["harmed"])
+    assert set(embedded(text, "pictures-0")["maximised"]) == {""}
+    assert 'id="removal"' in text
+    for words in ("Methods that look at images chose", "gradient ascent", 'class="made"'):
+        assert words not in text

@@ -12,6 +12,7 @@ import pytest
 from tabs import CONTRAST, NEEDED, opened_in, overflow
 
 from prunescope.report.filters.build import build_filter_page
+from prunescope.report.filters.marks import signed
 
 pytestmark = [pytest.mark.browser, NEEDED]
 
@@ -91,13 +92,58 @@ def test_pictures(tab: Any) -> None:
     tab.select_option("#layer", "0")
     tab.wait_for_function("[...document.querySelectorAll('#unit-rows img')].every(e => e.naturalWidth > 0)")
     sizes = tab.locator("#unit-rows img").evaluate_all("all => all.map(e => [e.className, e.naturalWidth])")
-    assert sizes == [["kernel", 3], ["strip", 12]] * 6  # four patches of three pixels
+    assert sizes == [["kernel", 3], ["made", 6], ["strip", 12]] * 6  # four patches of three pixels
     before = tab.locator("#unit-rows .strip").first.bounding_box()["height"]
     tab.locator("#size").fill("64")
     assert before < tab.locator("#unit-rows .strip").first.bounding_box()["height"] == 64
     tab.locator("#size").fill("32")
     tab.select_option("#layer", "1")
     assert "no image excites it" in tab.locator("#unit-rows tr[data-channel='2']").inner_text()
+
+
+def test_chroma_is_a_column_of_the_first_layer_only(tab: Any, filter_tables: Path) -> None:
+    sees = pd.read_csv(filter_tables / "sees.csv")
+    tab.select_option("#only", "all")
+    tab.select_option("#layer", "0")
+    button = column(tab, "kernel chroma").get_by_role("button")
+    button.click()
+    assert column(tab, "kernel chroma").get_attribute("aria-sort") == "descending"
+    own = sees[sees["layer"] == "0"].sort_values("chroma", ascending=False)
+    assert channels(tab) == own["channel"].tolist()
+    assert tab.locator("#unit-rows td.chroma").all_inner_texts() == [f"{value:.2f}" for value in own["chroma"]]
+    tab.select_option("#layer", "1")
+    assert not button.is_visible()
+    assert not tab.locator("#unit-rows td.chroma").first.is_visible()
+    assert column(tab, "CAR").get_attribute("aria-sort") == "descending"
+
+
+def test_selectivity_of_the_best_images(tab: Any, filter_tables: Path) -> None:
+    sees = pd.read_csv(filter_tables / "sees.csv")
+    tab.select_option("#only", "all")
+    tab.select_option("#layer", "0")
+    name = "class selectivity of best images"
+    column(tab, name).get_by_role("button").click()
+    own = sees[sees["layer"] == "0"].sort_values("class_selectivity", ascending=False)["class_selectivity"]
+    place = tab.locator("#unit-rows thead th").all_inner_texts().index(name)
+    shown = tab.locator(f"#unit-rows tbody tr > :nth-child({place + 1})").all_inner_texts()
+    assert [text.split("\n")[0] for text in shown] == [f"{value:.2f}" for value in own]
+
+
+def test_the_interval_of_the_class_harmed_most(tab: Any, filter_tables: Path) -> None:
+    units = pd.read_csv(filter_tables / "units.csv")
+    tab.select_option("#only", "all")
+    tab.select_option("#layer", "0")
+    harmed = 0
+    for row in units[units["layer"] == "0"].itertuples():
+        cell = tab.locator(f"#unit-rows tr[data-channel='{row.channel}'] td.class").first
+        if pd.isna(row.worst_class):
+            assert cell.inner_text() == "–"
+            continue
+        harmed += 1
+        small = cell.locator("small").first
+        assert small.inner_text() == f"{signed(row.worst_low)} to {signed(row.worst_high)}"
+        assert small.get_attribute("title").startswith("p = ")
+    assert harmed
 
 
 def test_links_lead_to_the_row(tab: Any) -> None:

@@ -32,3 +32,20 @@ class Branching(nn.Module):
 def branching(classes: int) -> nn.Module:
     """What is captured by hooks only."""
     return Branching(classes)
+
+
+class Detached(nn.Module):
+    """What lies behind the first layer has no gradient with respect to the image."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x)).detach()
+        return self.head(torch.relu(self.two(x)).mean((2, 3)))
+
+
+def detached(classes: int) -> nn.Module:
+    """Pictures can be made for its first layer only."""
+    return Detached(classes)

@@ -49,6 +49,16 @@ def car(
     look: Annotated[
         int, typer.Option("--look", min=0, max=100, help="Best patches of every filter on the page; 0: tables only.")
     ] = 9,
+    maximise: Annotated[
+        int,
+        typer.Option(
+            "--maximise",
+            min=0,
+            metavar="STEPS",
+            help="Also make a picture that excites each filter, in so many steps (256); slow: a filter takes three "
+            "forward passes as far as its layer a step. 0: none.",
+        ),
+    ] = 0,
     precision: Annotated[
         str, typer.Option("--precision", help="32, or bf16: faster, with everything near a tie redone in 32.")
     ] = "32",
@@ -58,6 +68,16 @@ def car(
     removal: Annotated[
         str, typer.Option("--removal", help="What takes a filter's place: zero, mean, resample, weights.")
     ] = "zero",
+    memory: Annotated[
+        int,
+        typer.Option(
+            "--memory",
+            min=1,
+            metavar="MB",
+            help="MB (2^20 bytes) for values while filters are out; more: larger batches. Too little is refused, with "
+            "how many bytes are enough.",
+        ),
+    ] = 512,
     compare: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--compare", metavar="METHODS", help="Take layers apart by all orders, or by A,B; needs time."),
@@ -75,40 +95,48 @@ def car(
 ) -> None:
     """Accuracy reduction (CAR) of every filter: what accuracy, and that of every class, loses without it."""
     from prunescope.cli.live import Worlds, say
+    from prunescope.core.errors import PrunescopeError
     from prunescope.engine.ablation.answers import Effort
+    from prunescope.engine.allocator import tune_allocator
     from prunescope.report.filters.build import build_filter_page
-    from prunescope.ticket.contest import Contest, tables
+    from prunescope.ticket.contest import Contest, tables, told
     from prunescope.ticket.contest import compare as take_apart
     from prunescope.ticket.job import read_spec
     from prunescope.ticket.units import Question, ask, by_layer, facts, network_and_images, require_free, write
 
     question = Question(
         read_spec(model, "model"), read_spec(data, "data"), weights, tuple(layers or ()), split, images,
-        Effort(precision, screen=screen, removal=removal), look, seed, device,  # type: ignore[arg-type]
+        Effort(precision, screen=screen, removal=removal, memory=memory * 2**20),  # type: ignore[arg-type]
+        look, seed, device, maximise,
     )  # fmt: skip
     contest = None if compare is None else Contest(_methods(compare), report_split, images, epochs=fine_tune)
     if contest is not None:
-        contest.require_apart(split)
+        contest.require_for(question)
+    if maximise and out is None:
+        raise PrunescopeError("--maximise makes pictures for a page: name the folder for it, --out FOLDER")
     if out is not None:
         require_free(out)
+    tune_allocator()
     try:
         with warnings_said(), threads_set(threads):
             network, sample = network_and_images(question)
             with Worlds(console, quiet=quiet) as bar:
                 table = ask(question, network, sample, bar.draw)
             sees = "" if out is None else looked(question, network, sample, table, quiet=quiet)
+            if maximise and not isinstance(sees, str):
+                sees = pictured(question, network, sample, sees, quiet=quiet)
             names = list(dict.fromkeys(layer for layer, _ in table.units))
             compared = contest and take_apart(question, contest, names, lambda trail: say(console, half_way(trail)))
     except KeyboardInterrupt:
         say(console, "stopped; nothing was written", "yellow")
         raise typer.Exit(130) from None
-    told = facts(question, table)
-    Console().print(layers_table(by_layer(table), told))
-    for line in in_words(told):
+    measured = facts(question, table)
+    Console().print(layers_table(by_layer(table), measured))
+    for line in in_words(measured):
         say(console, line)
     if out is not None:
         more = tables(compared, None if isinstance(sees, str) else sees.colour_selective) if compared else None
-        write(out, question, table, sees, more)
+        write(out, question, table, sees, more, told(contest, compared) if contest and compared else None)
         if isinstance(sees, str) and sees:
             say(console, f"what filters see was not looked at: {sees}", "yellow")
         say(console, f"written: {build_filter_page(out)}", "bold")
@@ -131,6 +159,22 @@ def looked(question: Question, network: nn.Module, split: Split, table: UnitTabl
             )  # fmt: skip
     except PrunescopeError as error:
         return str(error)
+
+
+def pictured(question: Question, network: nn.Module, split: Split, sees: Sees, *, quiet: bool) -> Sees:
+    """With pictures that are made to excite the units; says of which layers there are none, and why."""
+    from prunescope.cli.live import Worlds, say
+    from prunescope.engine.device import pick_device
+    from prunescope.ticket.maximised import maximised
+
+    with Worlds(console, "making pictures", quiet=quiet) as bar:
+        found = maximised(
+            network, split, sees, steps=question.maximise, seed=question.seed, device=pick_device(question.device),
+            on_made=bar.draw,
+        )  # fmt: skip
+    for layer, why in found.facts["maximise"]["failed"].items():
+        say(console, f"no picture could be made for the filters of {layer}: {why}", "yellow")
+    return found
 
 
 def _methods(text: str) -> tuple[str, ...]:
@@ -173,6 +217,11 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{told['left_out']:,} left out by the screen; of {told['audited']:,} of these that were run, "
             f"{told['audited_wrong']:,} change their class"
+        )
+    if told["surprises"]:
+        lines.append(
+            f"in {told['surprises']:,} measurements an error was larger than was trusted until then: predictions made "
+            "before them may be off where they were nearly ties; --precision 32 without --screen has none of this"
         )
     if told["removal"] != "zero":
         lines.append(f"what takes a unit's place: {PLACES[told['removal']]}")

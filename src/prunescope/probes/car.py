@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,12 +99,27 @@ def some_images(split: Split, count: int, seed: int) -> Split:
 
 def _wanted(model: nn.Module, known: Mapping[str, int], layers: Sequence[str]) -> list[str]:
     if layers:
+        _require_units(model, known, layers)
         require_matches(layers, known, "layers")
         return [name for name in known if any(matches(name, pattern) for pattern in layers)]
     found = [name for name in known if isinstance(model.get_submodule(name), CONVOLUTIONS)]
     if not found:
         raise PrunescopeError(f"the network has no convolution with readers; name layers, such as {list(known)[:3]}")
     return found
+
+
+def _require_units(model: nn.Module, known: Mapping[str, int], layers: Sequence[str]) -> None:
+    """Refuse modules that have no units, with the reason."""
+    for pattern in layers:
+        named = [(name, module) for name, module in model.named_modules() if name and fnmatchcase(name, pattern)]
+        if not named or any(matches(name, pattern) for name in known):
+            continue
+        (name, module), *_ = named
+        kind = type(module).__name__
+        why = "units are outputs of convolutions and linear layers, and heads of attention"
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+            why = "its outputs are the classes, or nothing within the network reads them, so it has no units"
+        raise PrunescopeError(f"layers: {name!r} is {'an' if kind[0] in 'AEIOU' else 'a'} {kind}: {why}")
 
 
 @probes.register("car")
@@ -127,6 +143,7 @@ class Car(Probe):
         images: at most so many, drawn with every class in its share; 0 for all.
         precision: `32` or `bf16`; predictions are the same.
         screen, removal: see `engine.ablation.answers.Effort`.
+        memory: MB (2^20 bytes) that values may take; too few are refused with the number of bytes that is enough.
     """
 
     layers: tuple[str, ...] = ()
@@ -135,6 +152,7 @@ class Car(Probe):
     precision: Precision = "32"
     screen: bool = False
     removal: Kind = "zero"
+    memory: int = Effort.memory // 2**20
 
     distances: ClassVar[Mapping[str, str]] = {
         "layer.car": "importances", "layer.harm": "importance_shares", "layer.classes": "class_profiles",
@@ -143,6 +161,8 @@ class Car(Probe):
     summary: ClassVar[str] = "accuracy reduction of every unit (CAR), class by class"
 
     def __post_init__(self) -> None:
+        if self.memory < 1:
+            raise PrunescopeError(f"car: memory must be 1 MB or more, got {self.memory}")
         self._effort()
         if self.split not in NAMES:
             raise PrunescopeError(f"car: split must be one of {', '.join(NAMES)}, got {self.split!r}")
@@ -166,7 +186,7 @@ class Car(Probe):
         return self._record(table, split, dead_units(subject.model, _channels(table)))
 
     def _effort(self) -> Effort:
-        return Effort(self.precision, screen=self.screen, removal=self.removal)
+        return Effort(self.precision, screen=self.screen, removal=self.removal, memory=self.memory * 2**20)
 
     def _record(self, table: UnitTable, split: Split, dead: Array) -> Record:
         found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
@@ -189,6 +209,7 @@ class Car(Probe):
             "layers": {name: len(channels) for name, channels in told.layers.items()}, "split": self.split,
             "images": found.images, "classes": list(found.classes), "classes_without_images": list(found.empty),
             "removal": self.removal,
+            "full_passes": told.redone, "again_in_float32": told.screened, "surprises": told.surprises,
             "audited": told.audited, "wrong": told.wrong,  # of what was left out unseen, with `screen`
         }  # fmt: skip
         return Record(self.name, metrics, arrays, split.ids, info)

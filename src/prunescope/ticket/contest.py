@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -52,12 +53,23 @@ class Contest:
                 f"images and epochs of a comparison must be 0 or more and `every` at least 1, got {self}"
             )
 
-    def require_apart(self, split: str) -> None:
-        """Refuse a split that would both choose and report."""
+    def require_for(self, question: Question) -> None:
+        """Refuse what would choose or train on the images that it reports on, or could not be computed in the end."""
+        split, others = question.split, [name for name in NAMES[::-1] if name != question.split]
         if split == self.report:
             raise PrunescopeError(
                 f"the split {split} would both choose and report: an accuracy that was chosen for is no measurement; "
-                f"choose on another one, such as --split {next(name for name in NAMES[::-1] if name != split)}"
+                f"choose on another one, such as --split {others[0]}"
+            )
+        if self.epochs and self.report == "train":
+            raise PrunescopeError(
+                "fine-tuning trains on the split train, and an accuracy on images that were trained on is no "
+                f"measurement: report on another one, such as --report-split {others[0]}, or leave --fine-tune at 0"
+            )
+        if question.effort.removal != "zero":
+            raise PrunescopeError(
+                f"a channel that is removed for good is zero, so orders are compared with removal 'zero' only; got "
+                f"{question.effort.removal!r}"
             )
 
 
@@ -70,7 +82,7 @@ def compare(
         layers: names.
         on_trail: called with each layer and method as it is done.
     """
-    contest.require_apart(question.split)
+    contest.require_for(question)
     network, data = material(question)
     device = pick_device(question.device)
     tune: FineTune | None = None
@@ -83,6 +95,14 @@ def compare(
         methods=contest.methods or tuple(METHODS), every=contest.every,
         fine_tune=tune, effort=question.effort, seed=question.seed, device=device, on_trail=on_trail,
     )  # fmt: skip
+
+
+def told(contest: Contest, found: Comparison) -> dict[str, Any]:
+    """How layers were taken apart, as plain data; which images chose is the question's."""
+    return {
+        "methods": list(dict.fromkeys(trail.method for trail in found.trails)), "report_split": contest.report,
+        "report_images": int(found.trails[0].right.shape[1]), "fine_tune_epochs": contest.epochs,
+    }  # fmt: skip
 
 
 def tables(found: Comparison, kinds: Mapping[str, Array] | None = None) -> dict[str, pd.DataFrame]:

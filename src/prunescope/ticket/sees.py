@@ -37,7 +37,8 @@ class Sees:
     Attributes:
         rows: a row per unit of a 2-d convolution (`sees.csv`).
         pictures: a row per unit: `layer`, `channel`, `patches` (a WebP of the best patches side by side, the best
-            first; empty for a dead unit) and `kernel` (a PNG of first-layer weights; otherwise empty).
+            first; empty for a dead unit) and `kernel` (a PNG of first-layer weights; otherwise empty); `maximised`
+            where pictures were made (`ticket.maximised`).
         facts: how it was looked, as plain data.
     """
 
@@ -136,7 +137,7 @@ def _layer(
     })  # fmt: skip
     pictures = pd.DataFrame({
         **own, "patches": best,
-        "kernel": [_encoded(tile, "PNG") for tile in kernels["kernels"]] if kernels else [b""] * filters,
+        "kernel": [encoded(tile, "PNG") for tile in kernels["kernels"]] if kernels else [b""] * filters,
     })  # fmt: skip
     return rows, pictures
 
@@ -158,11 +159,17 @@ def strip(patches: Array, frame: int) -> bytes:
     """Patches (k, SIDE, SIDE, 3) side by side, with the pixels that the receptive field has if these are fewer."""
     side = min(frame, SIDE)
     pixels = ((np.arange(side) + 0.5) * SIDE / side).astype(int)
-    image = np.concatenate(list(patches[:, pixels[:, None], pixels]), axis=1)
-    return _encoded(image, "WEBP", lossless=True) if side <= SMALL else _encoded(image, "WEBP", quality=75)
+    return webp(np.concatenate(list(patches[:, pixels[:, None], pixels]), axis=1))
 
 
-def _encoded(pixels: Array, kind: str, **options: Any) -> bytes:
+def webp(pixels: Array) -> bytes:
+    """The file of a picture (side, width, 3), without loss where it is small."""
+    kept: dict[str, Any] = {"lossless": True} if len(pixels) <= SMALL else {"quality": 75}
+    return encoded(pixels, "WEBP", **kept)
+
+
+def encoded(pixels: Array, kind: str, **options: Any) -> bytes:
+    """The file of a uint8 picture (H, W, 3)."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format=kind, **options)
     return buffer.getvalue()

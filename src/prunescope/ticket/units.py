@@ -15,12 +15,13 @@ from torch import nn
 from prunescope import __version__
 from prunescope.core.errors import PrunescopeError, choices
 from prunescope.core.files import atomic_folder
+from prunescope.core.types import Array
 from prunescope.data.load import load_data
 from prunescope.data.sources import sources
 from prunescope.data.split import NAMES, Dataset, Split
 from prunescope.engine.ablation.answers import Effort
 from prunescope.engine.device import pick_device
-from prunescope.metrics.ablation import most_harmed
+from prunescope.metrics.ablation import Reductions, most_harmed
 from prunescope.metrics.paired import holm
 from prunescope.probes.car import UnitTable, car, some_images
 from prunescope.ticket.job import trained
@@ -37,6 +38,7 @@ class Question:
         layers: names or patterns; none: all convolutions.
         split: which images; `images`: at most so many, drawn with every class in its share; 0 for all.
         look: best patches of every unit to keep; 0: what units see is not looked at.
+        maximise: steps in which a picture is made to excite every unit that is looked at; 0: none.
     """
 
     model: Mapping[str, Any]
@@ -49,6 +51,7 @@ class Question:
     look: int = 9
     seed: int = 0
     device: str = "auto"
+    maximise: int = 0
 
     def __post_init__(self) -> None:
         if self.split not in NAMES:
@@ -57,6 +60,10 @@ class Question:
             raise PrunescopeError(f"images must be 0 (all) or more, got {self.images}")
         if not 0 <= self.look <= MOST:
             raise PrunescopeError(f"look must be 0 (no patches) to {MOST}, got {self.look}")
+        if self.maximise < 0:
+            raise PrunescopeError(f"maximise must be 0 (no pictures are made) or more steps, got {self.maximise}")
+        if self.maximise and not self.look:
+            raise PrunescopeError("pictures are made of units that are looked at: maximise needs a look of 1 or more")
 
 
 def material(question: Question) -> tuple[nn.Module, Dataset]:
@@ -85,8 +92,13 @@ def ask(
     )  # fmt: skip
 
 
-def rows(table: UnitTable, harmed: int = 3) -> pd.DataFrame:
-    """A row per unit: CAR, its interval and tests, what turned, its place in the order, the classes that lose most."""
+def rows(table: UnitTable) -> pd.DataFrame:
+    """A row per unit: `overall` and `worst`."""
+    return overall(table).assign(**worst(table.reductions))
+
+
+def overall(table: UnitTable, harmed: int = 3) -> pd.DataFrame:
+    """CAR, its interval and tests, what turned, its place in the order, the classes that lose most."""
     found, (low, high), p = table.reductions, table.reductions.interval(), table.reductions.p()
     place = np.empty(len(table.units), dtype=int)
     place[table.ranking.order] = np.arange(len(table.units))
@@ -102,6 +114,19 @@ def rows(table: UnitTable, harmed: int = 3) -> pd.DataFrame:
     })  # fmt: skip
 
 
+def worst(found: Reductions) -> dict[str, Array]:
+    """Columns on the class that loses most without each unit: `worst_class`, its class CAR, 95 % interval and exact
+    McNemar p; missing where no class loses. The class was picked for its loss, and nothing is corrected for that."""
+    units, classes = np.arange(len(found.losses)), most_harmed(found, 1)[:, 0]
+    low, high = found.class_interval()
+    tables = {"worst_car": found.class_car, "worst_low": low, "worst_high": high, "worst_p": found.class_p()}
+    values = {name: table[units, classes] for name, table in tables.items()}
+    loses = values["worst_car"] > 0
+    names: Array = np.array(found.classes, dtype=object)[classes]
+    names[~loses] = None
+    return {"worst_class": names, **{name: np.where(loses, value, np.nan) for name, value in values.items()}}
+
+
 def class_rows(table: UnitTable) -> pd.DataFrame:
     """Class CAR: a row per unit, a column per class; NaN for classes without images."""
     found = pd.DataFrame(table.reductions.class_car, columns=list(table.reductions.classes))
@@ -110,8 +135,10 @@ def class_rows(table: UnitTable) -> pd.DataFrame:
     return found
 
 
-def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[str, Any]:
-    """How it was measured, as plain data; `sees` as for `write`."""
+def facts(
+    question: Question, table: UnitTable, sees: Sees | str = "", compare: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """How it was measured, as plain data; `sees` and `compare` as for `write`."""
     found, told = table.reductions, table.ablation
     return {
         "prunescope": __version__, "model": dict(question.model), "data": _source(question),
@@ -122,7 +149,9 @@ def facts(question: Question, table: UnitTable, sees: Sees | str = "") -> dict[s
         "screen": question.effort.screen, "removal": question.effort.removal,
         "worlds": told.worlds, "full_passes": told.redone,
         "again_in_float32": told.screened, "left_out": told.passed, "audited": told.audited,
-        "audited_wrong": told.wrong, "look": sees.facts if isinstance(sees, Sees) else sees,
+        "audited_wrong": told.wrong, "surprises": told.surprises,
+        "look": sees.facts if isinstance(sees, Sees) else sees,
+        **({} if compare is None else {"compare": dict(compare)}),
     }  # fmt: skip
 
 
@@ -135,16 +164,17 @@ def _source(question: Question) -> str:
 
 def write(
     folder: Path, question: Question, table: UnitTable, sees: Sees | str = "",
-    more: Mapping[str, pd.DataFrame] | None = None,
+    more: Mapping[str, pd.DataFrame] | None = None, compare: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """`units.csv`, `classes.csv` and `car.json` in a new folder, whole or not at all.
 
     Args:
         sees: written as `sees.csv` and `patches.parquet`; or why units were not looked at.
         more: {file name: table}, such as `contest.tables` makes.
+        compare: how layers were taken apart (`contest.told`), where they were.
     """
     require_free(folder)
-    told = json.dumps(facts(question, table, sees), indent=1, default=str)
+    told = json.dumps(facts(question, table, sees, compare), indent=1, default=str)
     with atomic_folder(folder) as temporary:
         rows(table).to_csv(temporary / "units.csv", index=False)
         class_rows(table).to_csv(temporary / "classes.csv", index=False)
@@ -164,7 +194,7 @@ def require_free(folder: Path) -> None:
 
 def by_layer(table: UnitTable, most: int = 3) -> Sequence[Mapping[str, Any]]:
     """A summary of each layer: how many units matter for sure, which least and which most."""
-    frame = rows(table)
+    frame = overall(table)
     found = []
     for layer, part in frame.groupby("layer", sort=False):
         ranked = part.sort_values("place")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -260,7 +261,10 @@ def test_low_precision_is_made_again_where_it_is_not_sure(monkeypatch: pytest.Mo
 def test_too_little_memory_names_what_is_enough() -> None:
     with pytest.raises(PrunescopeError, match="allow at least") as error:
         Ablator(small(), split(), effort=Effort(memory=1000))
-    enough = int(str(error.value).rsplit(" ", 1)[1].replace(",", ""))
+    least = re.search(r"at least ([\d,]+) \(([\d,]+) MB\)", str(error.value))
+    assert least
+    enough, megabytes = (int(number.replace(",", "")) for number in least.groups())
+    assert (megabytes - 1) * 2**20 < enough <= megabytes * 2**20
     assert Ablator(small(), split(), effort=Effort(memory=enough)).batch_size == 1
     with pytest.raises(PrunescopeError, match="too little"):
         Ablator(small(), split(), effort=Effort(memory=enough - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ class Ablator:
         if room < each:
             raise PrunescopeError(
                 f"memory of {self.effort.memory:,} bytes is too little for one image without one unit: "
-                f"allow at least {int(work + each):,}"
+                f"allow at least {int(work + each):,} ({math.ceil((work + each) / 2**20):,} MB)"
             )
         return int(min(room // each, most))
 

@@ -89,7 +89,7 @@ def puts_channels_last(node: fx.Node) -> bool:
     given = node.args[1:] or (node.kwargs.get("dims", ()),)
     dims = given[0] if len(given) == 1 and isinstance(given[0], (list, tuple)) else given
     axes = len(node.meta["shape"])
-    return [int(dim) % axes for dim in dims] == [0, *range(2, axes), 1]  # type: ignore[arg-type, union-attr]
+    return [int(dim) % axes for dim in dims] == [0, *range(2, axes), 1]  # type: ignore[arg-type]
 
 
 def is_relu(node: fx.Node) -> bool:

@@ -195,7 +195,8 @@ def kernels_of(module: nn.Module, split: Split, frame: int) -> dict[str, Array]:
     extent = [step * (size - 1) + 1 for step, size in zip(module.dilation, module.kernel_size, strict=True)]
     if frame != max(extent):
         return {}
-    weights, std = module.weight.detach().float().cpu().numpy(), split.normalisation.std
+    weights = module.weight.detach().float().cpu().numpy()
+    std = np.broadcast_to(split.normalisation.std, 3).tolist()  # one number may stand for all three
     return {"kernels": kernel_tiles(weights, std), "chroma": chroma_share(weights, std)}
 
 

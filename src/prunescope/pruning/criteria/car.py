@@ -47,12 +47,14 @@ class Car(Criterion):
         among: of greedy removal: each `layer` by itself while the others are whole, or one order for the `network`.
         n_batches: of training images to read; 0 is all.
         precision: `32`, or `bf16` with 32 where it is not sure.
+        memory: MB (2^20 bytes) that values may take; too few are refused with the number of bytes that is enough.
     """
 
     greedy: bool = True
     among: Among = "layer"
     n_batches: int = 10
     precision: Precision = "32"
+    memory: int = Effort.memory // 2**20
     summary: ClassVar[str] = "accuracy reduction without the filter, measured anew after each removal"
     source: ClassVar[str] = "Abbasi-Asl and Yu 2017"
     cost: ClassVar[str] = "part of a forward x filters; if greedy x pairs of filters"
@@ -64,10 +66,12 @@ class Car(Criterion):
         for what, value, allowed in (("among", self.among, Among), ("precision", self.precision, Precision)):
             if value not in get_args(allowed):
                 raise choices(what, value, get_args(allowed), "criterion 'car'")
+        if self.memory < 1:
+            raise PrunescopeError(f"criterion 'car': memory must be 1 MB or more, got {self.memory}")
 
     def score(self, model: nn.Module, mask: Mask, *, batches: Batches | None, seed: int) -> Mapping[str, Tensor]:
         split, device = _gathered(some(batches, self.n_batches)), next(model.parameters()).device
-        effort = Effort(self.precision)
+        effort = Effort(self.precision, memory=self.memory * 2**20)
         ablator = Ablator(model, split, effort=effort, device=device)
         alive = {name.removesuffix(".weight"): kept.flatten(1).any(1).nonzero().squeeze(1).tolist()
                  for name, kept in mask.items() if name.removesuffix(".weight") in ablator.channels}  # fmt: skip

@@ -13,7 +13,7 @@ from prunescope.report.filters.folder import Filters, read_filters
 from prunescope.report.filters.layers import cards, stars
 from prunescope.report.filters.marks import KINDS
 from prunescope.report.filters.removal import curve_figures, removals
-from prunescope.report.filters.words import answer, caveats, measured, name_of, patches, seeing
+from prunescope.report.filters.words import answer, caveats, measured, name_of, patches, removing, seeing
 from prunescope.report.page import render_page
 from prunescope.report.safe import safe_json
 
@@ -42,7 +42,8 @@ def _content(found: Filters) -> dict[str, Any]:
     return {
         "figures": figures, "answer": answer(found), "measured": measured(found), "caveats": caveats(found),
         "seeing": seeing(found), "looked": found.look is not None, "kinds": KINDS, "cards": cards(found),
-        "classes": class_rows(found), "removals": removals(found, figures), "total": len(found.units),
-        "stars": stars(found), "patches": patches(found), "class_names": safe_json(found.classes),
+        "classes": class_rows(found), "removals": removals(found, figures), "removing": removing(found),
+        "total": len(found.units), "stars": stars(found), "patches": patches(found),
+        "class_names": safe_json(found.classes),
         "layers": [[safe_json(part(found, name)) for part in (layer_data, layer_pictures)] for name in found.layers],
     }  # fmt: skip

@@ -17,6 +17,7 @@ from prunescope.report.filters.marks import kinds
 SHOWN = (
     "channel", "car", "low", "high", "p_holm", "mean_drop", "place", "live", "colour", "shape", "colour_selective",
     "shape_selective", "class_selectivity", "class_selectivity_means", "top_images", "redundancy", "partner", "chroma",
+    "worst_low", "worst_high", "worst_p",
 )  # fmt: skip
 _DIGITS = 5
 #: Classes named as most harmed.
@@ -26,15 +27,19 @@ _HARMED = 2
 def layer_data(found: Filters, layer: str) -> dict[str, Any]:
     """One list per column, an entry per unit: `SHOWN`, `kind`, `top_class`, and (class, class CAR) pairs.
 
-    `harmed`: the classes that lose most without the unit, the worst first, if they lose; `spared`: the one that loses
-    least, or gains.
+    `harmed`: the classes that lose most without the unit, the worst first, if they lose; `worst_low` to `worst_p` are
+    of the first. `spared`: the one that loses least, or gains.
     """
     units = found.of(layer)
     values = found.class_car[units.index]
+    falling = -values
+    for row, number in enumerate(units.index):
+        if (worst := found.worst_class(number)) is not None:
+            falling[row, worst] = -np.inf  # of classes that lose as much it is the one that `worst_low` is of
     return {
         "name": layer, **{name: compact(units[name]) for name in SHOWN}, "kind": kinds(units).tolist(),
         "top_class": [None if pd.isna(name) else name for name in units["top_class"]],
-        "harmed": [[pair for pair in pairs if (pair[1] or 0) > 0] for pairs in ranked(-values, values, _HARMED)],
+        "harmed": [[pair for pair in pairs if (pair[1] or 0) > 0] for pairs in ranked(falling, values, _HARMED)],
         "spared": [pairs[0] for pairs in ranked(values, values, 1)],
     }  # fmt: skip
 
@@ -46,12 +51,11 @@ def ranked(keys: Array, values: Array, count: int) -> list[list[list[float | int
 
 
 def layer_pictures(found: Filters, layer: str) -> dict[str, list[str]]:
-    """Base64 of the units' patches and kernels, in the order of `layer_data`; "" where there is none."""
-    none = (b"", b"")
-    pairs = [found.pictures.get((layer, channel), none) for channel in found.of(layer)["channel"]]
+    """Base64 of the units' patches, kernels and made pictures, in the order of `layer_data`; "" where there is none."""
+    own = [found.pictures_of(layer, channel) for channel in found.of(layer)["channel"]]
     return {
-        name: [base64.b64encode(pair[i]).decode("ascii") for pair in pairs]
-        for i, name in enumerate(("patches", "kernels"))
+        name: [base64.b64encode(pictures[i]).decode("ascii") for pictures in own]
+        for i, name in enumerate(("patches", "kernels", "maximised"))
     }
 
 

@@ -29,9 +29,13 @@ COLUMNS = {
     "enrichment.csv": ("layer", "method", "seed", "first", "colour_selective", "of", "base", "units", "p"),
 }  # fmt: skip
 _NEEDED = ("units.csv", "classes.csv")
-_TEXT = {"layer": str, "method": str, "top_class": str, "loses_most": str}
+#: Columns of `units.csv` that older folders lack.
+_LATER = ("worst_class", "worst_car", "worst_low", "worst_high", "worst_p")
+_TEXT = {"layer": str, "method": str, "top_class": str, "loses_most": str, "worst_class": str}
 _LOOK = ("patches", "images", "colour_selective_from", "shape_selective_from", "behind_norms")
+_COMPARE = ("methods", "report_split", "report_images", "fine_tune_epochs")
 _FACTS = ("model", "split", "images", "accuracy", "units", "ties")
+_NONE = (b"", b"", b"")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,8 @@ class Filters:
         units: a row per unit: `units.csv`, beside it the columns of `sees.csv` (NaN where there is none).
         classes: names of the classes.
         class_car: (units, classes); NaN for classes without images.
-        pictures: {(layer, channel): (best patches as WebP, kernel as PNG)}; empty bytes where there is none.
+        pictures: {(layer, channel): (best patches as WebP, kernel as PNG, a picture made to excite it as WebP)}; empty
+            bytes where there is none.
         orders, curves, enrichment: tables as `COLUMNS` has them; empty where there is no such file.
     """
 
@@ -51,7 +56,7 @@ class Filters:
     units: pd.DataFrame
     classes: tuple[str, ...]
     class_car: Array
-    pictures: Mapping[tuple[str, int], tuple[bytes, bytes]]
+    pictures: Mapping[tuple[str, int], tuple[bytes, bytes, bytes]]
     orders: pd.DataFrame
     curves: pd.DataFrame
     enrichment: pd.DataFrame
@@ -66,6 +71,23 @@ class Filters:
         """How it was looked at what units see; None where it was not."""
         told = self.facts.get("look")
         return told if isinstance(told, dict) and bool(self.units["frame"].notna().any()) else None
+
+    @property
+    def compare(self) -> Mapping[str, Any] | None:
+        """How layers were taken apart; None where they were not, or nobody wrote it down."""
+        told = self.facts.get("compare")
+        return told if isinstance(told, dict) else None
+
+    def worst_class(self, row: int) -> int | None:
+        """The class that loses most without the unit of that row; None where none loses."""
+        values, name = self.class_car[row], self.units["worst_class"].iat[row]
+        if not (values > 0).any():
+            return None
+        return self.classes.index(name) if name in self.classes else int(np.nanargmax(values))
+
+    def pictures_of(self, layer: str, channel: int) -> tuple[bytes, bytes, bytes]:
+        """Those of one unit."""
+        return self.pictures.get((layer, channel), _NONE)
 
     def of(self, layer: str) -> pd.DataFrame:
         """Rows of a layer; their index is the row in `class_car`."""
@@ -86,6 +108,7 @@ def read_filters(folder: Path) -> Filters:
         )
     tables = {name: _table(folder / name, columns) for name, columns in COLUMNS.items()}
     units, classes = tables["units.csv"], tables["classes.csv"]
+    units = units.assign(**{name: np.nan for name in _LATER if name not in units})
     if units.empty:
         raise PrunescopeError(f"{folder / 'units.csv'} has no unit")
     if not units[["layer", "channel"]].equals(classes[["layer", "channel"]]):
@@ -131,8 +154,9 @@ def _no_number(column: pd.Series[Any]) -> Any:
 def _facts(path: Path, classes: int) -> Mapping[str, Any]:
     facts = read_json(path)
     lacks = [key for key in _FACTS if key not in facts] if isinstance(facts, dict) else list(_FACTS)
-    look = facts.get("look") if isinstance(facts, dict) else None
-    lacks += [f"look.{key}" for key in _LOOK if isinstance(look, dict) and key not in look]
+    for part, keys in (("look", _LOOK), ("compare", _COMPARE)):
+        told = facts.get(part) if isinstance(facts, dict) else None
+        lacks += [f"{part}.{key}" for key in keys if isinstance(told, dict) and key not in told]
     if lacks:
         raise PrunescopeError(f"{path} does not say {', '.join(lacks)}")
     if len(facts.get("class_images") or [0] * classes) != classes:
@@ -140,12 +164,17 @@ def _facts(path: Path, classes: int) -> Mapping[str, Any]:
     return dict(facts)
 
 
-def _pictures(path: Path) -> dict[tuple[str, int], tuple[bytes, bytes]]:
+def _pictures(path: Path) -> dict[tuple[str, int], tuple[bytes, bytes, bytes]]:
+    """Older files have no column `maximised`."""
     if not path.is_file():
         return {}
     try:
-        found = pd.read_parquet(path, columns=["layer", "channel", "patches", "kernel"])
+        found = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise PrunescopeError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    lacks = [name for name in ("layer", "channel", "patches", "kernel") if name not in found]
+    if lacks:
+        raise PrunescopeError(f"{path} has no column {', '.join(lacks)}")
+    made = found["maximised"] if "maximised" in found else [b""] * len(found)
     keys = zip(found["layer"], found["channel"], strict=True)
-    return dict(zip(keys, zip(found["patches"], found["kernel"], strict=True), strict=True))
+    return dict(zip(keys, zip(found["patches"], found["kernel"], made, strict=True), strict=True))

@@ -30,6 +30,7 @@ class UnitRow:
     harmed: str
     patches: str
     kernel: str
+    maximised: str
 
 
 @dataclass(frozen=True)
@@ -137,14 +138,11 @@ def _rows(found: Filters, units: pd.DataFrame) -> tuple[UnitRow, ...]:
 
 def harmed_in_words(found: Filters, row: int) -> str:
     """The class that loses most without the unit; "–" where none loses."""
-    values = found.class_car[row]
-    if not (values > 0).any():
-        return "–"
-    worst = int(np.nanargmax(values))
-    return f"{found.classes[worst]} {signed(values[worst])}"
+    worst = found.worst_class(row)
+    return "–" if worst is None else f"{found.classes[worst]} {signed(found.class_car[row, worst])}"
 
 
-def pictures_of(found: Filters, layer: str, channel: int) -> tuple[str, str]:
-    """Patches and kernel of a unit as data URIs."""
-    patches, kernel = found.pictures.get((layer, channel), (b"", b""))
-    return file_uri(patches, "WEBP"), file_uri(kernel, "PNG")
+def pictures_of(found: Filters, layer: str, channel: int) -> tuple[str, str, str]:
+    """Patches, kernel and made picture of a unit as data URIs."""
+    patches, kernel, made = found.pictures_of(layer, channel)
+    return file_uri(patches, "WEBP"), file_uri(kernel, "PNG"), file_uri(made, "WEBP")

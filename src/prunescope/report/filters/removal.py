@@ -14,8 +14,8 @@ from prunescope.report.places import number, percent
 from prunescope.report.style import COLOURS, Look, plain
 from prunescope.report.traces import line, numbers
 
-#: Units shown of every order.
-FIRST = 12
+#: Units shown of every order: as many as the enrichment test looks at.
+FIRST = 20
 
 
 @dataclass(frozen=True)

@@ -45,29 +45,44 @@
     return box;
   };
   const sees = (layer, i) => {
-    const box = document.createDocumentFragment(), { kernels, patches } = layer;
+    const box = document.createDocumentFragment(), { kernels, maximised, patches } = layer;
     if (kernels[i]) box.append(image("kernel", "weights", "png", kernels[i]));
+    if (maximised[i]) box.append(image("made", `made to excite channel ${layer.channel[i]}`, "webp", maximised[i]));
     if (patches[i]) box.append(image("strip", `best patches of channel ${layer.channel[i]}`, "webp", patches[i]));
     else if (layer.live[i] === 0) box.append(made("span", "soft", "no image excites it"));
     return box;
   };
   const index = (name) => (layer, i) => fixed(layer[name][i]) + (layer[`${name}_selective`][i] ? " ●" : "");
+  // The class that loses most, its interval below it, and the class that loses second most.
+  const harmed = (layer, i) => {
+    const [worst, second] = layer.harmed[i].map(classCar);
+    if (!worst) return "–";
+    if (none(layer.worst_low[i])) return lines(worst, second);
+    const box = lines(worst, `${signed(layer.worst_low[i])} to ${signed(layer.worst_high[i])}`, second);
+    const title = `p = ${chance(layer.worst_p[i])} for this class alone, uncorrected`;
+    Object.assign(box.querySelector("small"), { className: "interval", title });
+    return box;
+  };
   const top = (layer, i) => layer.top_class[i] && layer.top_images[i] > 1 ? `${layer.top_images[i]} × ${layer.top_class[i]}` : "";
   const looked = byId("size") !== null;
   // Name, class, what is shown, and what it is sorted by (nothing: not at all); words for who cannot guess it.
   const columns = [
     ["channel", "", (l, i) => String(l.channel[i]), (l, i) => l.channel[i]],
-    looked && ["sees", "sees", sees, null, "best patches, the best first; in front of them first-layer weights"],
+    looked && ["sees", "sees", sees, null, "best patches, the best first; in front of them first-layer weights, and a picture made to excite the unit"],
     ["CAR", "num", marked, (l, i) => l.car[i], "accuracy lost without the unit, and its 95 % interval"],
     ["p (Holm)", "num", (l, i) => chance(l.p_holm[i]), (l, i) => l.p_holm[i]],
     ["mean drop", "num", (l, i) => fixed(l.mean_drop[i], 3), (l, i) => l.mean_drop[i], "of the true class's log-probability, in nats"],
-    ["most harmed", "class", (l, i) => l.harmed[i].length ? lines(...l.harmed[i].map(classCar)) : "–",
-      (l, i) => l.harmed[i].length ? l.harmed[i][0][1] : 0],
+    ["most harmed", "class", harmed, (l, i) => l.harmed[i].length ? l.harmed[i][0][1] : 0],
     ["least harmed", "class", (l, i) => classCar(l.spared[i]), (l, i) => l.spared[i][1]],
     looked && ["colour", "num", index("colour"), (l, i) => l.colour[i], "colour index; ● selective"],
     looked && ["shape", "num", index("shape"), (l, i) => l.shape[i], "shape index; ● selective"],
-    looked && ["class selectivity", "class", (l, i) => lines(fixed(l.class_selectivity_means[i]), top(l, i)),
-      (l, i) => l.class_selectivity_means[i], "after Morcos, over all images; below it the class most frequent among the best images"],
+    looked && ["kernel chroma", "num chroma", (l, i) => fixed(l.chroma[i]), (l, i) => l.chroma[i],
+      "share of the first-layer weights' energy that is colour"],
+    looked && ["class selectivity", "num", (l, i) => fixed(l.class_selectivity_means[i]), (l, i) => l.class_selectivity_means[i],
+      "after Morcos, over all images: 0 to 1"],
+    looked && ["class selectivity of best images", "class", (l, i) => lines(fixed(l.class_selectivity[i]), top(l, i)),
+      (l, i) => l.class_selectivity[i],
+      "after Rafegas: about 0.5 where each is of another class, to 1; below it the class most frequent among them"],
     looked && ["redundancy", "num", (l, i) => lines(fixed(l.redundancy[i]), none(l.partner[i]) ? "" : `with ${l.partner[i]}`),
       (l, i) => l.redundancy[i], "largest correlation with another unit of the layer"],
     ["place", "num", (l, i) => String(l.place[i] + 1), (l, i) => l.place[i], "in the order of all units, the least important first"],
@@ -77,7 +92,8 @@
     colour: (l, i) => l.colour_selective[i] === 1, shape: (l, i) => l.shape_selective[i] === 1,
     dead: (l, i) => l.live[i] === 0,
   };
-  const state = { place: 0, column: columns.findIndex(([name]) => name === "CAR"), falling: true, shown: CHUNK };
+  const at = (wanted) => columns.findIndex(([name]) => name === wanted);
+  const state = { place: 0, column: at("CAR"), falling: true, shown: CHUNK };
   const table = byId("unit-rows"), picker = byId("layer"), only = byId("only"), more = byId("more");
 
   const rowOf = (layer, i) => {
@@ -118,6 +134,9 @@
     picker.value = String(place);
     byId("rates").innerHTML = byId(`layer-${place}`).querySelector(".rates").innerHTML;
     table.classList.toggle("pixels", pixels(place));
+    const colourless = layerAt(place).chroma.every(none);
+    table.classList.toggle("colourless", colourless);
+    if (colourless && state.column === at("kernel chroma")) Object.assign(state, { column: at("CAR"), falling: true });
     show("car-chart", `car/${place}`);
     show("plane-chart", `plane/${place}`);
     fill();
@@ -125,7 +144,7 @@
 
   // Falling first where large is of interest.
   columns.forEach(([name, className, , by, words], i) => {
-    const head = made("th", className === "num" ? "num" : ""), button = made("button", "linkish", name);
+    const head = made("th", className.startsWith("num") ? className : ""), button = made("button", "linkish", name);
     head.scope = "col";
     if (words) head.title = words;
     if (by) {
