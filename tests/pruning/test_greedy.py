@@ -417,3 +417,17 @@ def test_the_network_is_left_alone() -> None:
     before = Snapshot(model)
     greedy(model, images(), layers=["two"], effort=Effort("bf16", screen=True))
     assert not before.differences()
+
+
+@pytest.mark.parametrize("effort", [Effort("bf16"), Effort(screen=True), Effort("bf16", screen=True)], ids=str)
+def test_ties_are_settled_as_in_float32_whatever_the_effort(effort: Effort, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunescope.engine.ablation.linear_screen.CALIBRATION", 8)
+    with fixed_rng():
+        torch.manual_seed(4)
+        model = nn.Sequential(
+            nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+        ).eval()
+    split = images(40)
+    expected = greedy(model, split, layers=["0"])
+    assert sum(step.choice.tied > 0 for step in expected.steps) > 5
+    assert greedy(model, split, layers=["0"], effort=effort).order == expected.order

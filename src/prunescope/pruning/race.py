@@ -66,7 +66,7 @@ class Choice:
         before, after: accuracy with and without it.
         tied: how many others have the same CAR, of those that saw all images.
         undecided: how many of these have the same drop as well, so that the lower position decided.
-        asked: candidates x images that were computed.
+        asked: candidates x images that were computed, what tied candidates were asked once more aside.
         spared: candidates x images that were not.
     """
 
@@ -87,6 +87,8 @@ def choose(
 ) -> Choice:
     """The candidate with the least CAR; ties: the smaller drop, then the earlier layer, then the lower channel.
 
+    Low precision and screens know the drop less well than the decisions, so the tied are looked at once more without.
+
     Args:
         ablator: with the images on which all are compared.
         candidates: at least one.
@@ -105,7 +107,7 @@ def choose(
         _race_exactly(field, gone, race.images)
     else:
         _race_by_sign(field, gone, race, seed)
-    return field.choice()
+    return field.choice(gone)
 
 
 class _Field:
@@ -144,19 +146,32 @@ class _Field:
         self.asked += found.worlds
         self.positions = np.concatenate([self.positions, part])
 
-    def choice(self) -> Choice:
+    def choice(self, gone: Units) -> Choice:
         """The best of those alive, all of which have seen all images."""
         found = reductions(self.right[self.alive], self.whole, self.split.labels.numpy(), self.split.classes)
+        net = (found.losses - found.gains).sum(1)
+        level = net == net.min()
+        if level.sum() > 1:
+            self._know_drops(self.alive[level], gone)
         found = replace(found, drops=self.drops[self.alive])
         best = int(order(found, rounding=ROUNDING).order[0])
         layer, channel = self.units[self.alive[best]]
-        level = (found.losses - found.gains).sum(1) == (found.losses - found.gains).sum(1)[best]
         same = level & (np.abs(found.mean_drop - found.mean_drop[best]) <= ROUNDING)
         return Choice(
             layer, channel, float(found.car[best]), float(found.mean_drop[best]), float(self.whole.mean()),
             float(self.right[self.alive[best]].mean()), int(level.sum()) - 1, int(same.sum()) - 1, self.asked,
             self.right.size - self.asked,
         )  # fmt: skip
+
+    def _know_drops(self, tied: Array, gone: Units) -> None:
+        """Those of these candidates in float32, of all images."""
+        if self.ablator.effort.precision == "32" and not self.ablator.effort.screen:
+            return
+        exact = copy.copy(self.ablator)
+        exact.decider, exact.effort = exact.exact, replace(exact.effort, precision="32", screen=False)
+        units = [self.units[candidate] for candidate in tied]
+        layers = {layer: [c for name, c in units if name == layer] for layer, _ in units}
+        self.drops[tied] = exact.run(layers, gone=gone).drop.numpy()
 
 
 def _race_exactly(field: _Field, gone: Units, size: int) -> None:
