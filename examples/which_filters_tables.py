@@ -7,9 +7,10 @@ the pruned ones are. `orders.csv`, `curves.csv`, `enrichment.csv`: as `Compariso
 greedy CAR less each rival, image by image. `colour.csv`: rank correlation of the place in an order with the colour
 index. `redundancy.csv`: whether what goes in the first half of an order has a like among the filters that are left.
 `choosing.csv`: accuracy on the images that choose beside that on those that report. `retrain.csv`: pieces of
-`which_filters_retrain.py`, with greedy CAR less each rival. `classes.csv`, `agreement.csv`:
-the class of a filter's best patches beside the classes that it is needed for. Rows of layers and networks of which
-there are no pieces stay as they are in FOLDER.
+`which_filters_retrain.py`, with greedy CAR less each rival. `beside.csv` (with `--beside`, pieces of the same networks
+made otherwise, such as with fewer images to choose by): accuracy along the orders of both. `classes.csv`,
+`agreement.csv`: the class of a filter's best patches beside the classes that it is needed for. Rows of layers and
+networks of which there are no pieces stay as they are in FOLDER.
 """
 
 from __future__ import annotations
@@ -106,6 +107,18 @@ def versus(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     return {"difference": a.mean() - b.mean(), "low": -high[0], "high": -low[0], "p": mcnemar(*turned)[0]}
 
 
+def beside(found: Comparison, other: Comparison) -> Iterator[dict[str, Any]]:
+    """The same methods with other options, on the same images that report."""
+    others = {trail.method: trail for trail in other.trails}
+    for trail in (trail for trail in found.trails if trail.method in others):
+        for count in (trail.units * k // 4 for k in (1, 2, 3)):
+            a, b = trail.rightly(count), others[trail.method].rightly(count)
+            yield {
+                "layer": trail.layer, "seed": trail.seed, "method": trail.method, "removed": count, "images": len(a),
+                "accuracy": a.mean(), "accuracy_beside": b.mean(), **versus(a, b),
+            }  # fmt: skip
+
+
 def colour(found: Comparison, sees: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Spearman's correlation of the place in an order and the colour index (and the chroma of the kernel).
 
@@ -183,7 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--beside", type=Path, help="pieces that `beside.csv` compares those of --runs with")
     given = parser.parse_args()
+    others = read(given.beside) if given.beside else {}
     tables: dict[str, list[pd.DataFrame]] = defaultdict(list)
     for where, parts in read(given.runs).items():
         network, seed, number = where
@@ -198,6 +213,8 @@ def main() -> None:
             here |= {"enrichment": found.enrichment(kinds), "colour": pd.DataFrame(colour(found, parts["sees"]))}
         if "choosing" in parts:
             here["choosing"] = pd.DataFrame(choosing(found, parts["choosing"]))
+        if where in others:
+            here["beside"] = pd.DataFrame(beside(found, trails(where, others[where])))
         if "retrain" in parts:
             here["retrain"] = pd.DataFrame(retrained(parts["retrain"], f"features.conv{number}", seed))
         if "alike" in parts:
