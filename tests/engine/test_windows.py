@@ -119,3 +119,9 @@ def test_fields_without_a_constant_step_have_no_windows() -> None:
     windows = windows_of(receptive_fields(model, (2, 13, 13), ["2"])["2"], (2, 13, 13))
     assert windows.whole
     assert windows.size == (13, 13)
+
+
+def test_fields_that_padding_cuts_within_the_image() -> None:
+    thin = nn.MaxPool2d(1, (1, 2))
+    model = nn.Sequential(thin, thin, nn.Conv2d(2, 2, (1, 3), stride=(1, 3), padding=(0, 1), dilation=2))
+    holds(model, "2", (2, 20, 21))

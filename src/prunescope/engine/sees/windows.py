@@ -60,7 +60,9 @@ def _axis(spans: Tensor, size: int, *, whole: bool) -> tuple[int, Tensor, Tensor
     extent = int((last - first).max()) + 1
     uncut = ((first > 0) & (last < size - 1) & (last - first == extent - 1)).nonzero().flatten()
     steps = first[uncut[0] : uncut[-1] + 1].diff().unique() if len(uncut) else uncut
-    if not whole and len(steps) == 1 and steps > 0:
+    # Fields that padding cuts within the image, behind dilated kernels, look nearer to each other than they are: then
+    # there are fewer places than this step would make.
+    if not whole and len(steps) == 1 and steps > 0 and len(spans) > (size - extent) // int(steps):
         step = int(steps)
         length = extent + step + (size - extent - step) % step  # the last window ends with the image
         starts = (first // step * step).clamp(max=size - length)
