@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from prunescope.core.errors import PrunescopeError
 from prunescope.data.split import Split
 from prunescope.engine.ablation.ablate import Ablator
-from prunescope.engine.ablation.deciders import Exact, near_a_tie
+from prunescope.engine.ablation.deciders import Exact
 from prunescope.engine.ablation.hooked import Hooked
 from prunescope.engine.ablation.replay import Stage
 from prunescope.engine.ablation.units import Units, units_of
@@ -68,11 +68,9 @@ def _replayed(by: Exact, images: Tensor, sets: Sequence[Mapping[str, Tensor]]) -
         else:
             _run_again(stage, values, _layers_that_differ(before, units))
         before = units
-        logits = stage.logits(values)
-        near = near_a_tie(logits, logits)
-        if len(near):
-            by.plain.close(units)
-            logits = logits.index_copy(0, near, by.plain.logits(by.plain.run(images[near])))
+        logits = stage.logits(values).clone()  # what is settled stays out of the values that the next set starts from
+        by.plain.close(units)
+        by.settle(logits, images)
         yield logits
 
 

@@ -125,7 +125,7 @@ class _Run:
         assert self.fine_tune is not None
         model = copy.deepcopy(self.ground.model)
         self.fine_tune(model, gone)
-        ablator = Ablator(model, self.report, effort=self.ground.effort, device=self.ground.device)
+        ablator = Ablator(model, self.report, effort=self.ground.effort.in_full, device=self.ground.device)
         return self.right(predictions(ablator, self.report, [gone]))[0]
 
     def right(self, said: Tensor) -> Array:

@@ -168,7 +168,7 @@ class _Field:
         if self.ablator.effort.precision == "32" and not self.ablator.effort.screen:
             return
         exact = copy.copy(self.ablator)
-        exact.decider, exact.effort = exact.exact, replace(exact.effort, precision="32", screen=False)
+        exact.decider, exact.effort = exact.exact, exact.effort.in_full
         units = [self.units[candidate] for candidate in tied]
         layers = {layer: [c for name, c in units if name == layer] for layer, _ in units}
         self.drops[tied] = exact.run(layers, gone=gone).drop.numpy()

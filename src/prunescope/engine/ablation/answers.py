@@ -54,6 +54,11 @@ class Effort:
         if self.audit < 0 or self.memory < 1:
             raise PrunescopeError(f"audit and memory are counts, got {self.audit} and {self.memory}")
 
+    @property
+    def in_full(self) -> Effort:
+        """The same with every world run, in float32."""
+        return replace(self, precision="32", screen=False)
+
 
 @dataclass(frozen=True, eq=False)
 class Ablation:

@@ -89,11 +89,15 @@ class Exact:
         """Go on to other images."""
         self.chunk = None  # before the next one: two would take twice the memory
         self.chunk = chunk = Chunk.of(self.stage, images)
-        near = near_a_tie(chunk.logits, chunk.logits)
+        self.settle(chunk.logits, chunk.images)
+        return chunk
+
+    def settle(self, logits: Tensor, images: Tensor) -> None:
+        """Put full passes' logits where those of the whole network (n, classes) are within rounding of a tie."""
+        near = near_a_tie(logits, logits)
         self.redone += len(near)
         if len(near):
-            chunk.logits[near] = self.plain.logits(self.plain.run(chunk.images[near])).float()
-        return chunk
+            logits[near] = self.plain.logits(self.plain.run(images[near])).to(logits.dtype)
 
     def begin_layer(self) -> None:
         """Forget what worlds of another layer shared."""
